@@ -1,0 +1,1 @@
+"""The daemon on each edge box: runs its blocks, forwards tensors, accepts requests."""

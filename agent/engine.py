@@ -1,0 +1,93 @@
+"""The parts that this agent has in memory, within its budget."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from continuer.bundle import Bundle
+from continuer.errors import BundleError
+from continuer.runtime import LoadedPart, load_part, warm_up
+from continuer.wire import PartTiming
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+
+class Engine:
+    """Loads parts (any thread) and runs them (one thread only).
+
+    A part that is needed but absent is loaded on the spot: slower, but never an error. A
+    part beyond the memory budget is refused when prepared, and then loaded only if needed.
+    """
+
+    def __init__(self, bundle: Bundle, memory_bytes: float) -> None:
+        warm_up()
+        self._bundle = bundle
+        self._memory_bytes = memory_bytes
+        self._loaded: dict[int, LoadedPart] = {}
+        self._loading = threading.Lock()
+
+    def run(self, parts: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
+        """Run parts one after the other. Raises BundleError where one cannot be loaded."""
+        flow = list(tensors)
+        for part in parts:
+            loaded = self._loaded.get(part)
+            if loaded is None:
+                loaded = self._load(part)
+            flow = loaded.run(flow)
+        return flow
+
+    def prepare(self, parts: Sequence[int], pause_s: float = 0.0) -> list[str]:
+        """Have these parts in memory; others leave where the budget demands it.
+
+        Loading holds the GIL for a good part of a millisecond: a pause after each part lets
+        the work through where there is no hurry. Returns problems, one per part that could
+        not be loaded.
+        """
+        problems = []
+        for part in parts:
+            if part in self._loaded:
+                continue
+            try:
+                self._make_room(part, frozenset(parts))
+                self._load(part)
+                time.sleep(pause_s)
+            except BundleError as error:
+                problems.append(str(error))
+        return problems
+
+    def timings(self) -> tuple[PartTiming, ...]:
+        """What is loaded, and what each part costs on this box."""
+        return tuple(
+            PartTiming(part, loaded.latency_us, loaded.load_us)
+            for part, loaded in sorted(self._loaded.items())
+        )
+
+    def _load(self, part: int) -> LoadedPart:
+        with self._loading:
+            loaded = self._loaded.get(part)
+            if loaded is None:
+                loaded = load_part(self._bundle, self._bundle.part_names[part])
+                self._loaded[part] = loaded
+            return loaded
+
+    def _make_room(self, part: int, keep: frozenset[int]) -> None:
+        sizes = [p.memory_bytes for p in self._bundle.manifest.parts]
+        with self._loading:
+            used = sum(sizes[p] for p in self._loaded)
+            for other in [p for p in self._loaded if p not in keep]:
+                if used + sizes[part] <= self._memory_bytes:
+                    break
+                # The running thread may hold it for one more call: it keeps a reference.
+                del self._loaded[other]
+                used -= sizes[other]
+        if used + sizes[part] > self._memory_bytes:
+            raise BundleError(
+                f"part {self._bundle.part_names[part]!r}: needs {sizes[part]} bytes, "
+                f"{self._memory_bytes - used:.0f} are left; raise 'memory_mib'"
+            )

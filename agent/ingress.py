@@ -1,0 +1,148 @@
+"""The ingress thread: clients on one side, the first stage and the answers on the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from agent.ingress_core import Command, Forward, IngressCore, ToClient
+from agent.peers import PeerKey, Peers
+from agent.plan_holder import InForce
+from agent.stage import INPROC_DATA
+from continuer import sockets, wire
+from continuer.errors import WireError
+from continuer.journal import Event
+from continuer.mailbox import Mailbox
+from continuer.plan import Member
+from continuer.wire import Hello, Problem, Result, Submit
+
+TICK_MS = 10
+BATCH = 32
+
+Order = tuple[Member, ...] | InForce | None
+
+
+class Ingress(threading.Thread):
+    """Owns the client socket, the answers socket and links to every first stage."""
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        clients: sockets.Socket,
+        answers: sockets.Socket,
+        own: PeerKey,
+        core: IngressCore,
+        on_event: Callable[[Event], None],
+        on_in_force: Callable[[InForce, int], None],
+        on_unreachable: Callable[[PeerKey, int], None],
+        on_foreign: Callable[[str, str, int], None],
+    ) -> None:
+        super().__init__(name="ingress", daemon=True)
+        self.mailbox: Mailbox[Order] = Mailbox()
+        self._clients = clients
+        self._answers = answers
+        self._core = core
+        self._on_event = on_event
+        self._on_in_force = on_in_force
+        self._on_unreachable = on_unreachable
+        self._on_foreign = on_foreign
+        self._peers = Peers(context, own, INPROC_DATA, lambda member: member.data)
+        self._foreign = 0
+
+    def run(self) -> None:
+        """Serve until None is posted to the mailbox."""
+        poller = zmq.Poller()
+        for source in (self._clients, self._answers, self.mailbox.fd):
+            poller.register(source, zmq.POLLIN)
+        ticked = time.monotonic_ns()
+        while True:
+            busy = self._peers.waiting
+            ready = dict(poller.poll(1 if busy else TICK_MS if self._core.inflight else 200))
+            if self.mailbox.fd in ready and not self._obey():
+                self._peers.close()
+                self._clients.close(linger=0)
+                self._answers.close(linger=0)
+                return
+            if self._answers in ready:
+                self._read(self._answers, self._on_answer)
+            if self._clients in ready:
+                self._read(self._clients, self._on_client)
+            if busy:
+                for key, count in self._peers.flush().items():
+                    self._on_unreachable(key, count)
+            now = time.monotonic_ns()
+            if now - ticked >= TICK_MS * 1_000_000:
+                ticked = now
+                self._perform(self._core.on_tick(now))
+
+    def _obey(self) -> bool:
+        for order in self.mailbox.take():
+            if order is None:
+                return False
+            if isinstance(order, InForce):
+                before = self._core.counters.resent
+                now = time.monotonic_ns()
+                self._perform(
+                    self._core.on_step(
+                        order.version, order.deployment, order.step, order.failed, now
+                    )
+                )
+                self._on_in_force(order, self._core.counters.resent - before)
+            else:
+                self._peers.update(order)
+                self._core.on_members(order)
+        return True
+
+    def _read(self, sock: sockets.Socket, handle: Callable[[list[bytes]], list[Command]]) -> None:
+        for _ in range(BATCH):
+            try:
+                frames = sock.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                self._perform(handle(frames))
+            except WireError as error:
+                self._foreign += 1
+                name = "ingress" if sock is self._clients else "answers"
+                self._on_foreign(name, str(error), self._foreign)
+
+    def _on_client(self, frames: list[bytes]) -> list[Command]:
+        if len(frames) < 2:
+            raise WireError("an empty message")
+        try:
+            message = wire.decode(frames[1], Submit, Hello)
+        except wire.ProtocolMismatchError as error:
+            return [ToClient(frames[0], wire.Refuse("protocol", str(error)))]
+        if isinstance(message, Submit):
+            return self._core.on_submit(frames[0], message, frames[2:], time.monotonic_ns())
+        return self._core.on_hello(frames[0], message) if isinstance(message, Hello) else []
+
+    def _on_answer(self, frames: list[bytes]) -> list[Command]:
+        message = wire.decode(frames[0], Result, Problem)
+        if isinstance(message, Result):
+            return self._core.on_result(message, frames[1:])
+        if isinstance(message, Problem):
+            return self._core.on_problem(message, time.monotonic_ns())
+        return []
+
+    def _perform(self, commands: list[Command]) -> None:
+        for command in commands:
+            if isinstance(command, Forward):
+                frames = [wire.encode(command.work), *command.frames]
+                self._peers.send((command.node, command.incarnation), frames)
+            elif isinstance(command, ToClient):
+                self._tell(command)
+            else:
+                self._on_event(command)
+
+    def _tell(self, command: ToClient) -> None:
+        frames = [command.link, wire.encode(command.message), *command.frames]
+        try:
+            self._clients.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            # The client is gone, or so slow that its queue is full: only it suffers.
+            self._core.forget_client(command.link)

@@ -1,0 +1,42 @@
+"""``continuer``: the operator's command. Data on standard output, everything else on error."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from continuer import __version__, load, model_cli, status
+from continuer.demo import command as demo
+from continuer.errors import ContinuerError
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All verbs: those of this package, and those other packages announce."""
+    parser = argparse.ArgumentParser(
+        prog="continuer",
+        description="A deep network over small boxes that keeps answering when a box dies.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (demo, status, model_cli, load):
+        module.add_parser(commands)
+    for entry in entry_points(group="continuer.commands"):
+        entry.load()(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point: 0 well, 1 unhealthy, 2 usage, 69 unreachable, 77 permission, 78 config."""
+    options = make_parser().parse_args(argv)
+    try:
+        code: int = options.handler(options)
+    except ContinuerError as error:
+        print(f"continuer: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0  # the reader, such as head, has seen enough
+    except KeyboardInterrupt:
+        return 130
+    return code

@@ -1,0 +1,251 @@
+"""A client's deciding core: which ingress to use, and what to do when it goes away. Sans-IO.
+
+A request's input is kept until its one outcome. It moves to another ingress when the one in
+use closes the connection, is reported failed by another, or does not accept in time. The
+first answer wins; later ones are counted and dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from continuer.bundle import InputSpec
+from continuer.errors import RequestError
+from continuer.wire import (
+    Accepted,
+    Hello,
+    Message,
+    Notice,
+    Refuse,
+    Rejected,
+    Reply,
+    Submit,
+    TensorMeta,
+    Welcome,
+)
+
+MS = 1_000_000
+ACCEPT_MS = 100
+MAX_SENDS = 6
+
+
+class View(msgspec.Struct, frozen=True):
+    """What an ingress tells clients of the model."""
+
+    input: InputSpec
+    classes: tuple[str, ...]
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send a message to an ingress; frames are raw tensors."""
+
+    endpoint: str
+    message: Message
+    frames: Sequence[Any] = ()
+
+
+class Connect(msgspec.Struct, frozen=True):
+    """Open a link to an ingress that was not known before."""
+
+    endpoint: str
+
+
+class Complete(msgspec.Struct, frozen=True):
+    """The outcome of a request: an answer with its tensors, or an error."""
+
+    seq: int
+    outcome: Reply | RequestError
+    frames: Sequence[Any] = ()
+
+
+Command = Send | Connect | Complete
+
+
+class Link(msgspec.Struct):
+    """One ingress. ``node`` is known once it has welcomed us."""
+
+    endpoint: str
+    node: str | None = None
+    ready: bool = False
+
+
+class Pending(msgspec.Struct):
+    """A request without an outcome."""
+
+    seq: int
+    deployment: str
+    request_class: str
+    metas: tuple[TensorMeta, ...]
+    frames: Sequence[Any]
+    deadline_ns: int
+    budget_ns: int
+    endpoint: str | None = None
+    sent_ns: int = 0
+    sends: int = 0
+    accepted: bool = False
+
+
+class ClientCore:
+    """One per client. ``now`` is ns of a monotonic clock."""
+
+    def __init__(self, cluster: str, client: bytes, endpoints: Sequence[str]) -> None:
+        self._cluster = cluster
+        self._client = client
+        self._links = {endpoint: Link(endpoint) for endpoint in endpoints}
+        self._pending: dict[int, Pending] = {}
+        self._unavailable: frozenset[str] = frozenset()
+        self._preferred: str | None = None
+        self.view: View | None = None
+        self.model = ""
+        self.refusal = ""
+        self.late = 0
+        self.moved = 0
+
+    # --- links ------------------------------------------------------------------------
+
+    def on_connected(self, endpoint: str) -> list[Command]:
+        """A link is up: introduce ourselves."""
+        return [Send(endpoint, Hello(self._cluster, self._client))]
+
+    def on_disconnected(self, endpoint: str, now: int) -> list[Command]:
+        """A link is down: what it had is sent elsewhere."""
+        self._links[endpoint].ready = False
+        return self._move({endpoint}, now)
+
+    def on_message(
+        self, endpoint: str, message: Message, frames: Sequence[Any], now: int
+    ) -> list[Command]:
+        """Something arrived from an ingress."""
+        if isinstance(message, Accepted):
+            pending = self._pending.get(message.seq)
+            if pending is not None and pending.endpoint == endpoint:
+                pending.accepted = True
+            return []
+        if isinstance(message, Reply):
+            if self._pending.pop(message.seq, None) is None:
+                self.late += 1
+                return []
+            return [Complete(message.seq, message, frames)]
+        if isinstance(message, Rejected):
+            return self._rejected(endpoint, message)
+        if isinstance(message, Welcome):
+            return self._welcomed(endpoint, message, now)
+        if isinstance(message, Notice):
+            return self._noticed(message, now)
+        if isinstance(message, Refuse):
+            self.refusal = f"{message.code}: {message.message}"
+        return []
+
+    def _rejected(self, endpoint: str, message: Rejected) -> list[Command]:
+        pending = self._pending.get(message.seq)
+        if pending is None or pending.endpoint != endpoint:
+            return []  # an ingress that we have left has no say in it any more
+        del self._pending[message.seq]
+        return [Complete(message.seq, RequestError(message.code, message.message))]
+
+    def _welcomed(self, endpoint: str, message: Welcome, now: int) -> list[Command]:
+        self.view = msgspec.json.decode(message.manifest, type=View)
+        self.model = message.model
+        link = self._links[endpoint]
+        link.node, link.ready = message.node, True
+        commands = self._learn(message.ingresses, message.preferred, message.unavailable, now)
+        waiting = [p for p in self._pending.values() if p.endpoint is None]
+        for pending in waiting:
+            commands += self._send(pending, now)
+        return commands
+
+    def _noticed(self, message: Notice, now: int) -> list[Command]:
+        return self._learn(message.ingresses, message.preferred, message.unavailable, now)
+
+    def _learn(
+        self,
+        ingresses: Sequence[tuple[str, str]],
+        preferred: str | None,
+        unavailable: Sequence[str],
+        now: int,
+    ) -> list[Command]:
+        self._preferred, self._unavailable = preferred, frozenset(unavailable)
+        commands: list[Command] = []
+        for node, endpoint in ingresses:
+            if endpoint not in self._links:
+                self._links[endpoint] = Link(endpoint, node)
+                commands.append(Connect(endpoint))
+        left = {link.endpoint for link in self._links.values() if link.node in self._unavailable}
+        return commands + self._move(left, now)
+
+    def _move(self, endpoints: set[str], now: int) -> list[Command]:
+        commands: list[Command] = []
+        for pending in list(self._pending.values()):
+            if pending.endpoint in endpoints:
+                commands += self._send(pending, now)
+        return commands
+
+    def _choose(self, avoid: str | None) -> str | None:
+        """The ingress of the first stage if it is there, else the first that is."""
+        usable = [
+            link
+            for link in self._links.values()
+            if link.ready and link.node not in self._unavailable and link.endpoint != avoid
+        ]
+        for link in usable:
+            if link.node == self._preferred:
+                return link.endpoint
+        return usable[0].endpoint if usable else None
+
+    # --- requests ---------------------------------------------------------------------
+
+    def submit(self, pending: Pending, now: int) -> list[Command]:
+        """A new request; ``pending.endpoint`` is None."""
+        self._pending[pending.seq] = pending
+        return self._send(pending, now)
+
+    def _send(self, pending: Pending, now: int) -> list[Command]:
+        if pending.sends >= MAX_SENDS:
+            del self._pending[pending.seq]
+            problem = f"{pending.sends} ingresses were tried and all went away"
+            return [Complete(pending.seq, RequestError("failed", problem))]
+        endpoint = self._choose(avoid=pending.endpoint)
+        if endpoint is None:
+            # Nowhere to go. Stay where we are if that still stands, else wait for a welcome.
+            here = self._links.get(pending.endpoint or "")
+            if here is None or not here.ready or here.node in self._unavailable:
+                pending.endpoint = None
+            pending.sent_ns = now
+            return []
+        if pending.sends:
+            self.moved += 1
+        pending.endpoint, pending.sent_ns, pending.accepted = endpoint, now, False
+        pending.sends += 1
+        submit = Submit(
+            self._cluster,
+            self._client,
+            pending.seq,
+            pending.deployment,
+            pending.request_class,
+            max(1, (pending.deadline_ns - now) // 1000),
+            pending.sends,
+            pending.metas,
+        )
+        return [Send(endpoint, submit, pending.frames)]
+
+    def on_tick(self, now: int) -> list[Command]:
+        """Time has passed: end what is out of budget, move what was not accepted in time."""
+        commands: list[Command] = []
+        for pending in list(self._pending.values()):
+            if now >= pending.deadline_ns:
+                del self._pending[pending.seq]
+                problem = f"no answer within {pending.budget_ns / MS:g} ms"
+                if pending.endpoint is None:
+                    problem += "; no ingress is connected"
+                commands.append(Complete(pending.seq, RequestError("deadline", problem)))
+            elif not pending.accepted and now - pending.sent_ns >= ACCEPT_MS * MS:
+                commands += self._send(pending, now)
+        return commands
+
+    @property
+    def inflight(self) -> int:
+        """Requests without an outcome."""
+        return len(self._pending)

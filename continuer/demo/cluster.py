@@ -1,0 +1,180 @@
+"""A cluster of real processes on loopback: one coordinator and N agents, as daemons run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from continuer.control import ask
+from continuer.errors import ContinuerError, UnreachableError
+
+HOST = "127.0.0.1"
+READY_TIMEOUT_S = 60.0
+POLL_S = 0.05
+
+
+def program(name: str) -> list[str]:
+    """Command line of one of our programs, from the environment that runs us."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise ContinuerError(f"{name} is not installed; install continuer[demo]")
+    return [found]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now. They stay the same when a daemon restarts."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for sock in held:
+            sock.bind((HOST, 0))
+        return [sock.getsockname()[1] for sock in held]
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def toml(values: dict[str, Any]) -> str:
+    """Flat values as TOML. JSON's strings, numbers and arrays are TOML's too."""
+    import json
+
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
+class Cluster:
+    """Starts and ends the processes; configurations and logs are in ``directory``."""
+
+    def __init__(
+        self,
+        directory: Path,
+        bundle: Path,
+        nodes: list[str],
+        *,
+        agent: dict[str, Any] | None = None,
+        coordinator: dict[str, Any] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.nodes = nodes
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        ports = free_ports(2 + 3 * len(nodes))
+        self.control = f"tcp://{HOST}:{ports[1]}"
+        self._ingress = {node: f"tcp://{HOST}:{ports[2 + 3 * i]}" for i, node in enumerate(nodes)}
+        common = {"bundle": str(bundle)}
+        self._write(
+            "coordinator",
+            {
+                **common,
+                "nodes": nodes,
+                "agents_port": ports[0],
+                "control_port": ports[1],
+                "state_dir": str(directory / "state"),
+                **(coordinator or {}),
+            },
+        )
+        for i, node in enumerate(nodes):
+            own = ports[2 + 3 * i : 5 + 3 * i]
+            self._write(
+                node,
+                {
+                    **common,
+                    "node": node,
+                    "coordinator": f"tcp://{HOST}:{ports[0]}",
+                    **dict(zip(("ingress_port", "data_port", "answers_port"), own, strict=True)),
+                    **(agent or {}),
+                },
+            )
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Ingress endpoints of all nodes, in pipeline order."""
+        return list(self._ingress.values())
+
+    def log(self, name: str) -> Path:
+        """Where a daemon's events go."""
+        return self.directory / f"{name}.log"
+
+    def _write(self, name: str, values: dict[str, Any]) -> None:
+        (self.directory / f"{name}.toml").write_text(toml(values))
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        """Start the coordinator or an agent."""
+        kind = "continuer-coordinator" if name == "coordinator" else "continuer-agent"
+        with self.log(name).open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603  # our own programs
+                [*program(kind), "--config", str(self.directory / f"{name}.toml")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes[name] = process
+        return process
+
+    def start_all(self) -> None:
+        """Start everything and wait until a plan with all nodes is in force."""
+        for name in ("coordinator", *self.nodes):
+            self.start(name)
+        self.wait_until(lambda state: state["health"] == "full", "the cluster to form")
+
+    def status(self) -> dict[str, Any]:
+        """What the coordinator says."""
+        return ask(self.control, "status")
+
+    def wait_until(
+        self, condition: Any, what: str, timeout_s: float = READY_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """Poll the status until the condition holds; raises ContinuerError with the logs' ends."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            try:
+                state = self.status()
+                if condition(state):
+                    return state
+            except UnreachableError:
+                pass  # not up yet
+            for name, process in self.processes.items():
+                code = process.poll()
+                if code is not None and code >= 0:  # below 0: a signal, which is what demos do
+                    raise ContinuerError(f"{name} ended with code {code}:\n{self._tail(name)}")
+            time.sleep(POLL_S)
+        tails = "\n".join(self._tail(name) for name in self.processes)
+        raise ContinuerError(f"waited {timeout_s:g} s for {what}; the logs end with\n{tails}")
+
+    def _tail(self, name: str) -> str:
+        lines = self.log(name).read_text(errors="replace").splitlines()[-5:]
+        return "\n".join(f"  {name}: {line}" for line in lines)
+
+    def signal(self, nodes: list[str], number: int) -> int:
+        """Send a signal to nodes, all in the same millisecond. Returns the monotonic ns before."""
+        pids = [self.processes[node].pid for node in nodes]
+        now = time.monotonic_ns()
+        for pid in pids:
+            os.kill(pid, number)
+        return now
+
+    def stop_all(self) -> None:
+        """End everything, coordinator first, so that it makes no fuss about leaving agents."""
+        names = sorted(self.processes, key=lambda name: name != "coordinator")
+        for name in names:
+            process = self.processes[name]
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+            if name == "coordinator":
+                self._reap(process)
+        for name in names:
+            self._reap(self.processes[name])
+
+    @staticmethod
+    def _reap(process: subprocess.Popen[bytes]) -> None:
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,87 @@
+"""The operator's objectives, and how candidates are scored against them.
+
+Hard thresholds first; among the candidates that meet them, the largest
+``w_A A' - w_L L' - w_D D'`` (paper section III-B, Equation 2). The paper writes *min* there,
+which with that sign would reward the worst candidate; the largest is meant, and taken here.
+
+The paper scales each metric between the smallest and the largest of the candidates. That
+flips the choice when an irrelevant bad candidate is added, so metrics are scaled relative to
+the full plan in operation instead: ``A' = A / A_full`` and ``L' = max(1, L / L_full)``. A
+candidate earns nothing for being faster than the plan the operator deployed: otherwise every
+early exit would beat the return to full accuracy. ``D' = D / 50 ms``, the interruption that
+carrier networks allow for protection switching.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from continuer.errors import ConfigError
+
+DOWNTIME_UNIT_MS = 50.0
+
+
+class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Thresholds (None: no limit) and weights."""
+
+    min_accuracy: float | None = None
+    max_latency_ms: float | None = None
+    max_downtime_ms: float | None = None
+    weight_accuracy: float = 0.6
+    weight_latency: float = 0.3
+    weight_downtime: float = 0.1
+
+    def check(self, prefix: str = "objectives.") -> None:
+        """Raise ConfigError for nonsense: NaN, negative, an accuracy of 80, all weights 0."""
+        for key in ("weight_accuracy", "weight_latency", "weight_downtime"):
+            value = getattr(self, key)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(prefix + key, value, "give a finite number of at least 0")
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
+            raise ConfigError(
+                prefix + "min_accuracy", self.min_accuracy, "give a fraction, 0.80 for 80 %"
+            )
+        for key in ("max_latency_ms", "max_downtime_ms"):
+            value = getattr(self, key)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(prefix + key, value, "give a finite number above 0, or leave out")
+        weightless = self.weight_accuracy + self.weight_latency + self.weight_downtime == 0
+        limits = (self.min_accuracy, self.max_latency_ms, self.max_downtime_ms)
+        if weightless and all(limit is None for limit in limits):
+            raise ConfigError(
+                prefix + "weight_*", 0, "give at least one weight above 0, or a threshold"
+            )
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    """What is predicted of a candidate: accuracy as a fraction, times in milliseconds."""
+
+    accuracy: float
+    latency_ms: float
+    downtime_ms: float
+
+
+def violations(objectives: Objectives, metrics: Metrics) -> dict[str, float]:
+    """Which thresholds are broken, and by what share of their value."""
+    broken = {}
+    if objectives.min_accuracy is not None and metrics.accuracy < objectives.min_accuracy:
+        broken["min_accuracy"] = 1 - metrics.accuracy / objectives.min_accuracy
+    for key, value in (
+        ("max_latency_ms", metrics.latency_ms),
+        ("max_downtime_ms", metrics.downtime_ms),
+    ):
+        limit = getattr(objectives, key)
+        if limit is not None and value > limit:
+            broken[key] = value / limit - 1
+    return broken
+
+
+def score(objectives: Objectives, metrics: Metrics, full: Metrics) -> float:
+    """Equation 2 with the scaling of this module's docstring; larger is better."""
+    return (
+        objectives.weight_accuracy * metrics.accuracy / full.accuracy
+        - objectives.weight_latency * max(1.0, metrics.latency_ms / full.latency_ms)
+        - objectives.weight_downtime * metrics.downtime_ms / DOWNTIME_UNIT_MS
+    )

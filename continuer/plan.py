@@ -1,0 +1,102 @@
+"""Plans: which node runs which parts, and what will be done when nodes fail.
+
+These structures travel on the wire (as arrays, so fields are only ever appended) and are
+pure data. Parts are named by their index in the bundle's manifest, which keeps a route of
+fourteen hops under the header's 4 KiB.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Technique = Literal["none", "repartition", "early_exit", "skip", "mixed"]
+
+
+class Version(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """Version of a plan: the coordinator's term, then a number that only rises."""
+
+    term: int = 0
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.term}.{self.number}"
+
+
+class Hop(msgspec.Struct, frozen=True, array_like=True):
+    """One stage of a route: this life of this node runs these parts, in this order."""
+
+    node: str
+    incarnation: int
+    parts: tuple[int, ...]
+
+
+Route = tuple[Hop, ...]
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True):
+    """A node that others may send to: one life of its agent and its three endpoints."""
+
+    node: str
+    incarnation: int
+    data: str
+    answers: str
+    ingress: str
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """A route and what is predicted of it.
+
+    ``accuracy`` is a fraction, ``downtime_ms`` the predicted time from the fault to the
+    first answer by this route, ``capacity_per_s`` the rate at which the slowest stage is
+    fully used.
+    """
+
+    technique: Technique
+    exit: str | None
+    route: Route
+    accuracy: float
+    latency_ms: float
+    downtime_ms: float
+    capacity_per_s: float
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """All parts of the route in order: its path."""
+        return tuple(part for hop in self.route for part in hop.parts)
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The nodes that the route visits."""
+        return frozenset(hop.node for hop in self.route)
+
+
+class Contingency(msgspec.Struct, frozen=True, array_like=True):
+    """What to do when exactly these nodes have failed: the steps in order, bridge first.
+
+    The first step needs nothing that is not in memory already, where one such exists; the
+    last is the best that the survivors can give.
+    """
+
+    failed: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+
+class Plan(msgspec.Struct, frozen=True, array_like=True):
+    """The plan in force and the contingencies prepared for it."""
+
+    version: Version
+    deployment: str
+    bundle: bytes
+    members: tuple[Member, ...]
+    failed: tuple[str, ...]
+    step: Step
+    contingencies: tuple[Contingency, ...] = ()
+
+    def contingency(self, failed: frozenset[str]) -> Contingency | None:
+        """The contingency prepared for exactly this failure set."""
+        for candidate in self.contingencies:
+            if frozenset(candidate.failed) == failed:
+                return candidate
+        return None

@@ -1,0 +1,82 @@
+"""ZeroMQ sockets with the options that CONTINUER needs everywhere, in one place.
+
+Every socket has bounded queues and message sizes, a short handshake limit (the default of
+30 s lets a stranger hold a connection open), and no linger: what is unsent when a process
+ends is replayed from elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket as tcp
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import zmq
+
+from continuer.errors import ConfigError
+
+if TYPE_CHECKING:
+    Socket = zmq.Socket[bytes]
+
+HANDSHAKE_MS = 1000
+RECONNECT_MS = 20
+RECONNECT_MAX_MS = 500
+HIGH_WATER = 1000
+
+
+def make(
+    context: zmq.Context[Socket], kind: int, max_bytes: int, high_water: int = HIGH_WATER
+) -> Socket:
+    """A socket with bounded queues (messages) and message size (bytes)."""
+    made: Socket = context.socket(kind)
+    made.linger = 0
+    made.set(zmq.MAXMSGSIZE, max_bytes)
+    made.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    made.set(zmq.SNDHWM, high_water)
+    made.set(zmq.RCVHWM, high_water)
+    made.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+    made.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    if kind in (zmq.DEALER, zmq.PUSH):
+        # Never queue for a peer that is not there: a restarted one would get stale work.
+        made.set(zmq.IMMEDIATE, 1)
+    if kind == zmq.ROUTER:
+        # Without this, messages to an unknown peer vanish without an error.
+        made.set(zmq.ROUTER_MANDATORY, 1)
+    return made
+
+
+def bind(sock: Socket, key: str, host: str, port: int) -> int:
+    """Bind and return the port; raises ConfigError naming the configuration key."""
+    bracketed = f"[{host}]" if ":" in host else host
+    try:
+        sock.bind(f"tcp://{bracketed}:{port or '*'}")
+    except zmq.ZMQError as error:
+        if error.errno == errno.EADDRINUSE:
+            remedy = "the port is in use; stop what uses it or give another, 0 for any"
+        else:
+            remedy = f"cannot listen on {host}: {error.strerror}"
+        raise ConfigError(key, port, remedy) from error
+    endpoint = sock.get_string(zmq.LAST_ENDPOINT)
+    return int(endpoint.rpartition(":")[2])
+
+
+def connect_probe(endpoint: str) -> tuple[tcp.socket, bool | None]:
+    """Start a TCP connection attempt to a ``tcp://`` endpoint without waiting for it.
+
+    Returns the socket and the outcome where it is known at once (True: refused). Otherwise
+    the socket becomes writable when ``probe_refused`` can tell.
+    """
+    parts = urlsplit(endpoint)
+    family = tcp.AF_INET6 if ":" in (parts.hostname or "") else tcp.AF_INET
+    sock = tcp.socket(family, tcp.SOCK_STREAM)
+    sock.setblocking(False)
+    code = sock.connect_ex((parts.hostname or "", parts.port or 0))
+    if code == errno.EINPROGRESS:
+        return sock, None
+    return sock, code == errno.ECONNREFUSED
+
+
+def probe_refused(sock: tcp.socket) -> bool:
+    """The outcome of a finished connection attempt."""
+    return sock.getsockopt(tcp.SOL_SOCKET, tcp.SO_ERROR) == errno.ECONNREFUSED

@@ -1,0 +1,1 @@
+"""The daemon that watches the nodes, plans for failures, and tells everyone."""

@@ -1,0 +1,130 @@
+"""What deciding code asks the shell to do, and what it remembers of nodes and failovers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from continuer.journal import Event
+from continuer.plan import Member, Step, Version
+from continuer.wire import Message, PartTiming
+from coordinator.planner import Candidate, Decision
+
+NodeState = Literal["absent", "joined", "active", "suspect", "dead", "left"]
+MS = 1_000_000
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send a message over the control link."""
+
+    link: bytes
+    message: Message
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """Find out whether anything listens at a node's data endpoint; report ``on_probe``."""
+
+    node: str
+    incarnation: int
+    endpoint: str
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """A decision was just made: report the time to ``decided`` before sending anything."""
+
+    version: Version
+
+
+Command = Send | Probe | Decided | Event
+
+
+class NodeRecord(msgspec.Struct):
+    """All that is known of one node. Times in ns of the coordinator's clock."""
+
+    name: str
+    state: NodeState = "absent"
+    member: Member | None = None
+    link: bytes | None = None
+    loaded: dict[int, PartTiming] = {}
+    memory_bytes: float = float("inf")
+    standby: str = "all"
+    since_ns: int = 0
+    suspect_ns: int = 0
+    knocked_ns: int = 0
+    was_dead: bool = False
+    reason: str = ""
+    accepted: int = 0
+    done: int = 0
+    queued: int = 0
+    rss_bytes: int = 0
+    heartbeats: int = 0
+
+    @property
+    def live(self) -> bool:
+        """Connected and not doubted."""
+        return self.state in ("joined", "active")
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a node is held failed, and when that was known."""
+
+    node: str
+    reason: str
+    last_heard_ns: int
+    evidence_ns: int
+
+
+class StepTaken(msgspec.Struct):
+    """One step of a failover: decided, and told to all who live."""
+
+    version: Version
+    step: Step
+    begun_ns: int
+    decided_ns: int | None = None
+    first_ack_ns: int | None = None
+    last_ack_ns: int | None = None
+
+
+class Failover(msgspec.Struct):
+    """The account of one failover, however many nodes and steps it has."""
+
+    failures: list[Failure]
+    decision: Decision
+    begun_ns: int
+    steps: list[StepTaken] = []
+    replayed: int = 0
+    healed_ns: int | None = None
+
+    def report(self) -> dict[str, Any]:
+        """The account as plain data. Times are ns of the coordinator's monotonic clock."""
+        return {
+            "nodes": [f.node for f in self.failures],
+            "reasons": [f.reason for f in self.failures],
+            "last_heard_ns": [f.last_heard_ns for f in self.failures],
+            "evidence_ns": [f.evidence_ns for f in self.failures],
+            "begun_ns": self.begun_ns,
+            "steps": [
+                {
+                    "version": str(taken.version),
+                    "technique": taken.step.technique,
+                    "exit": taken.step.exit,
+                    "accuracy": round(taken.step.accuracy, 4),
+                    "latency_ms": round(taken.step.latency_ms, 3),
+                    "begun_ns": taken.begun_ns,
+                    "decided_ns": taken.decided_ns,
+                    "first_ack_ns": taken.first_ack_ns,
+                    "last_ack_ns": taken.last_ack_ns,
+                }
+                for taken in self.steps
+            ],
+            "candidates": [candidate.report() for candidate in self.decision.candidates],
+            "why": self.decision.why,
+            "replayed": self.replayed,
+            "healed_ns": self.healed_ns,
+        }
+
+
+def feasible_first(candidates: tuple[Candidate, ...]) -> list[Candidate]:
+    """Candidates as an operator wants to read them: feasible ones first, best score first."""
+    return sorted(candidates, key=lambda c: (not c.feasible, -c.score))

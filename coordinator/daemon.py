@@ -1,0 +1,257 @@
+"""The coordinator's shell: sockets, clock and journal around the deciding core."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket as tcp
+import time
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from continuer import __version__, sockets, wire
+from continuer import bundle as bundles
+from continuer.config import CoordinatorConfig
+from continuer.errors import ConfigError, WireError
+from continuer.journal import Event, Journal
+from continuer.wire import Accuse, Ack, Ask, Heartbeat, Join, Leave, Prepared, Refuse, Stale, Tell
+from coordinator.commands import Command, Decided, Probe, Send
+from coordinator.core import Coordinator
+from coordinator.status import status
+
+PROBE_TIMEOUT_NS = 200_000_000
+READ_AT_MOST = 500
+TERM_FILE = "term"
+
+
+class Daemon:
+    """Runs until told to stop. Raises ConfigError before it opens a socket, or on a busy port."""
+
+    def __init__(self, config: CoordinatorConfig, journal: Journal) -> None:
+        self._journal = journal
+        self._bundle = bundles.load(config.bundle)
+        self._state = Path(config.state_dir) if config.state_dir else None
+        self._core = Coordinator(config, self._bundle, self._stored_term())
+        self._stored = self._core.version.term
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._agents = sockets.make(self._context, zmq.ROUTER, wire.MAX_CONTROL_BYTES)
+        self._control = sockets.make(self._context, zmq.ROUTER, wire.MAX_CONTROL_BYTES)
+        self._monitor = self._agents.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.agents_port = sockets.bind(
+            self._agents, "agents_port", config.listen, config.agents_port
+        )
+        self.control_port = sockets.bind(
+            self._control, "control_port", config.listen, config.control_port
+        )
+        self._poller = zmq.Poller()
+        for sock in (self._agents, self._control, self._monitor):
+            self._poller.register(sock, zmq.POLLIN)
+        self._link_of_fd: dict[int, bytes] = {}
+        self._known: set[bytes] = set()
+        self._closed_early: dict[int, int] = {}
+        self._probes: dict[int, tuple[tcp.socket, Probe, int]] = {}
+        self._running = True
+        self._dropped = 0
+
+    def stop(self, *_: object) -> None:
+        """Ask the loop to end; safe in a signal handler."""
+        self._running = False
+
+    def run(self) -> None:
+        """Serve until ``stop``."""
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+        self._journal.emit(
+            "daemon_started",
+            role="coordinator",
+            endpoints={"agents": self.agents_port, "control": self.control_port},
+            bundle=self._bundle.name,
+            version=__version__,
+        )
+        # A full collection takes milliseconds at the worst of moments; what exists now stays.
+        gc.freeze()
+        due = self._core.due(time.monotonic_ns())
+        while self._running:
+            wait_ms = max(0, -(-(due - time.monotonic_ns()) // 1_000_000))
+            ready = dict(self._poller.poll(wait_ms))
+            self._read(ready)
+            now = time.monotonic_ns()
+            if now >= due:
+                self._perform(self._core.on_tick(now))
+                self._expire_probes(now)
+                due = self._core.due(time.monotonic_ns())
+        self._journal.emit("daemon_stopped", role="coordinator", reason="signal")
+        self._agents.disable_monitor()
+        self._context.destroy(linger=0)
+
+    # --- receiving --------------------------------------------------------------------
+
+    def _read(self, ready: dict[Any, int]) -> None:
+        if self._monitor in ready:
+            self._read_monitor()
+        if self._agents in ready:
+            self._read_agents()
+        for fd in [fd for fd in ready if isinstance(fd, int)]:
+            self._finish_probe(fd)
+        if self._control in ready:
+            self._read_control()
+
+    def _read_monitor(self) -> None:
+        """Closed connections. Descriptors are reused, so each closing is matched with care."""
+        while self._monitor.poll(0):
+            fd = int(recv_monitor_message(self._monitor)["value"])
+            if self._closed_early.get(fd, 0):
+                self._closed_early[fd] -= 1
+                continue
+            link = self._link_of_fd.pop(fd, None)
+            if link is not None:
+                self._closed(link)
+
+    def _read_agents(self) -> None:
+        for _ in range(READ_AT_MOST):
+            try:
+                frames = self._agents.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            now = time.monotonic_ns()
+            link = frames[0].bytes
+            if link not in self._known:
+                self._learn_link(link, int(frames[-1].get(zmq.SRCFD)))
+            try:
+                if len(frames) != 2:
+                    raise WireError(f"{len(frames)} frames; expected 2")
+                message = wire.decode(
+                    frames[1].buffer, Heartbeat, Join, Ack, Prepared, Stale, Accuse, Leave
+                )
+            except wire.ProtocolMismatchError as error:
+                self._send(link, wire.encode(Refuse("protocol", str(error))))
+                continue
+            except WireError as error:
+                self._foreign("agents", error)
+                continue
+            self._perform(self._core.on_message(link, message, now))
+
+    def _learn_link(self, link: bytes, fd: int) -> None:
+        older = self._link_of_fd.get(fd)
+        if older is not None:
+            # The descriptor's earlier owner is gone; its closing is still to be reported.
+            self._closed_early[fd] = self._closed_early.get(fd, 0) + 1
+            self._closed(older)
+        self._link_of_fd[fd] = link
+        self._known.add(link)
+
+    def _closed(self, link: bytes) -> None:
+        self._known.discard(link)
+        self._perform(self._core.on_link_closed(link, time.monotonic_ns()))
+
+    def _read_control(self) -> None:
+        while self._control.poll(0):
+            frames = self._control.recv_multipart()
+            try:
+                if len(frames) != 2:
+                    raise WireError(f"{len(frames)} frames; expected 2")
+                answer = self._answer(wire.decode(frames[1], Ask))
+            except wire.ProtocolMismatchError as error:
+                answer = Tell({}, str(error))
+            except WireError as error:
+                self._foreign("control", error)
+                continue
+            try:
+                self._control.send_multipart([frames[0], wire.encode(answer)], zmq.NOBLOCK)
+            except zmq.ZMQError:
+                continue  # who asked has gone
+
+    def _answer(self, ask: Ask) -> Tell:
+        if ask.verb == "status":
+            return Tell(status(self._core, time.monotonic_ns()))
+        return Tell({}, f"verb = {ask.verb!r}: unknown; this coordinator knows 'status'")
+
+    def _foreign(self, socket: str, error: WireError) -> None:
+        """Strangers' bytes: dropped, counted, and said only now and then."""
+        self._dropped += 1
+        if self._dropped & (self._dropped - 1) == 0:  # 1, 2, 4, 8, ...
+            self._journal.emit(
+                "foreign_bytes", socket=socket, problem=str(error), dropped=self._dropped
+            )
+
+    # --- performing -------------------------------------------------------------------
+
+    def _perform(self, commands: list[Command]) -> None:
+        encoded: dict[int, bytes] = {}
+        events = []
+        for command in commands:
+            if isinstance(command, Send):
+                key = id(command.message)
+                if key not in encoded:
+                    encoded[key] = wire.encode(command.message)
+                self._send(command.link, encoded[key])
+            elif isinstance(command, Decided):
+                self._core.decided(command.version, time.monotonic_ns())
+            elif isinstance(command, Probe):
+                self._start_probe(command)
+            else:
+                events.append(command)
+        for event in events:  # writing may block; nobody waits for it any more
+            self._write(event)
+        self._store_term()
+
+    def _write(self, event: Event) -> None:
+        self._journal.write(event)
+
+    def _send(self, link: bytes, raw: bytes) -> None:
+        try:
+            self._agents.send_multipart([link, raw], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            # Gone, or not reading: its closed link or its silence will tell.
+            return
+
+    def _start_probe(self, probe: Probe) -> None:
+        sock, refused = sockets.connect_probe(probe.endpoint)
+        if refused is not None:
+            sock.close()
+            now = time.monotonic_ns()
+            self._perform(self._core.on_probe(probe.node, probe.incarnation, refused, now))
+            return
+        self._probes[sock.fileno()] = (sock, probe, time.monotonic_ns())
+        self._poller.register(sock.fileno(), zmq.POLLOUT)
+
+    def _finish_probe(self, fd: int) -> None:
+        sock, probe, _ = self._probes.pop(fd)
+        self._poller.unregister(fd)
+        refused = sockets.probe_refused(sock)
+        sock.close()
+        now = time.monotonic_ns()
+        self._perform(self._core.on_probe(probe.node, probe.incarnation, refused, now))
+
+    def _expire_probes(self, now: int) -> None:
+        for fd, (_, _, begun) in list(self._probes.items()):
+            if now - begun > PROBE_TIMEOUT_NS:
+                self._finish_probe(fd)
+
+    # --- the term ---------------------------------------------------------------------
+
+    def _stored_term(self) -> int:
+        if self._state is None:
+            return 0
+        path = self._state / TERM_FILE
+        try:
+            return int(path.read_text())
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                "state_dir", str(self._state), f"cannot read {path}: {error}; repair or remove it"
+            ) from error
+
+    def _store_term(self) -> None:
+        """Persist a new term; it changes once in a coordinator's life, before its first plan."""
+        if self._state is None or self._core.version.term == self._stored:
+            return
+        self._stored = self._core.version.term
+        self._state.mkdir(parents=True, exist_ok=True)
+        temporary = self._state / (TERM_FILE + ".new")
+        temporary.write_text(str(self._stored))
+        temporary.replace(self._state / TERM_FILE)

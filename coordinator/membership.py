@@ -1,0 +1,254 @@
+"""Who is here: joining, silence, suspicion, death, return. Sans-IO.
+
+*Suspect* is a preference for other routes and is taken back as soon as the node is heard
+again; *dead* follows from a refused reconnect or long silence. What either means for the
+plan is decided elsewhere: this module reports failures and keeps the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from continuer.bundle import Bundle
+from continuer.config import CoordinatorConfig
+from continuer.journal import Event
+from continuer.plan import Member
+from continuer.wire import Heartbeat, Join, Members, Refuse
+from coordinator.commands import MS, Command, Failure, NodeRecord, Probe, Send
+from coordinator.detector import Detector
+
+TRUST_AFTER_MS = 200
+KNOCK_EVERY_MS = 20
+
+
+class Membership:
+    """Records of all configured nodes; ``on_failure`` is called for each new failure."""
+
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        bundle: Bundle,
+        on_failure: Callable[[Failure, int], list[Command]],
+    ) -> None:
+        self._config = config
+        self._bundle = bundle
+        self._on_failure = on_failure
+        self.detector = Detector(config.heartbeat_timeout_ms)
+        self.nodes = {name: NodeRecord(name) for name in config.nodes}
+        self._by_link: dict[bytes, str] = {}
+        self._probing: set[str] = set()
+        self._held: tuple[str, ...] = ()
+
+    def by_link(self, link: bytes) -> NodeRecord | None:
+        """The node at the other end of a control link."""
+        name = self._by_link.get(link)
+        return self.nodes[name] if name is not None else None
+
+    def live(self) -> list[NodeRecord]:
+        """Nodes that may be given work, in pipeline order."""
+        return [node for node in self.nodes.values() if node.live]
+
+    # --- joining ----------------------------------------------------------------------
+
+    def join(self, link: bytes, join: Join, now: int) -> list[Command]:
+        """Take a node in, or refuse it with a reason it can act on."""
+        refusal = self._refusal(join)
+        name = join.member.node
+        if refusal is not None:
+            code, problem = refusal
+            return [
+                Send(link, Refuse(code, problem)),
+                Event("node_refused", {"node": name, "code": code, "problem": problem}),
+            ]
+        node = self.nodes[name]
+        commands: list[Command] = []
+        known = node.member
+        new_life = known is not None and known.incarnation != join.member.incarnation
+        if node.live and new_life:
+            # Restarted faster than its death was noticed: the old life has failed.
+            commands += self._fail(node, "restarted", now, now)
+        same_life = known is not None and not new_life
+        if node.link is not None:
+            self._by_link.pop(node.link, None)
+        self._by_link[link] = name
+        node.member, node.link = join.member, link
+        node.loaded = {timing.part: timing for timing in join.loaded}
+        node.memory_bytes = join.memory_bytes or float("inf")
+        node.standby = join.standby
+        self.detector.watch(name, now)
+        if not (same_life and node.state in ("active", "suspect")):
+            node.state, node.since_ns = "joined", now
+            node.accepted = node.done = node.queued = 0
+        commands.append(
+            Event("node_joined", {"node": name, "incarnation": join.member.incarnation})
+        )
+        members = self.members()
+        commands += [
+            Send(other.link, Members(members))
+            for other in self.nodes.values()
+            if other.link is not None and other.state != "dead"
+        ]
+        return commands
+
+    def members(self) -> tuple[Member, ...]:
+        """All nodes that may be connected to."""
+        return tuple(
+            node.member
+            for node in self.nodes.values()
+            if node.member is not None and node.state in ("joined", "active", "suspect")
+        )
+
+    def _refusal(self, join: Join) -> tuple[str, str] | None:
+        if join.cluster != self._config.cluster:
+            return "cluster", (
+                f"cluster = {join.cluster!r}: this coordinator serves "
+                f"{self._config.cluster!r}; correct 'cluster' or 'coordinator'"
+            )
+        if join.bundle != self._bundle.hash:
+            return "bundle", (
+                f"bundle {join.model!r} {join.bundle.hex()[:16]}: the coordinator serves "
+                f"{self._bundle.name!r} {self._bundle.hash.hex()[:16]}; copy the same bundle here"
+            )
+        node = self.nodes.get(join.member.node)
+        if node is None:
+            known = ", ".join(self.nodes)
+            return "node", (
+                f"node = {join.member.node!r}: not among 'nodes' of the coordinator ({known}); "
+                "add it there, or correct 'node'"
+            )
+        other_life = node.member is not None and node.member.incarnation != join.member.incarnation
+        if other_life and node.live and node.link is not None:
+            return "node", (
+                f"node = {node.name!r}: a live agent has this name; give each box its own"
+            )
+        return None
+
+    # --- signs of life ----------------------------------------------------------------
+
+    def heartbeat(self, link: bytes, beat: Heartbeat, now: int) -> list[Command]:
+        """Count the sign of life; a suspect that keeps beating is trusted again."""
+        node = self.by_link(link)
+        if node is None or node.member is None or node.member.incarnation != beat.incarnation:
+            # A link we know nothing of, say after our own restart: the agent must join anew.
+            return [Send(link, Refuse("unknown", "join first"))]
+        self.detector.heard(node.name, now)
+        node.accepted, node.done, node.queued = beat.accepted, beat.done, beat.queued
+        node.rss_bytes = beat.rss_bytes
+        node.heartbeats += 1
+        if node.state in ("suspect", "dead"):
+            return self._regain(node, now)
+        return []
+
+    def _regain(self, node: NodeRecord, now: int) -> list[Command]:
+        """A node held failed is heard: after a short proof it may be used again."""
+        if node.since_ns <= node.suspect_ns:
+            node.since_ns = now  # the first sign of life since
+        if now - node.since_ns < TRUST_AFTER_MS * MS:
+            return []
+        suspect_ms = (node.since_ns - node.suspect_ns) / MS
+        node.was_dead = node.state == "dead"
+        node.state, node.since_ns = "joined", now
+        return [Event("node_trusted", {"node": node.name, "suspect_ms": round(suspect_ms, 1)})]
+
+    # --- failures ---------------------------------------------------------------------
+
+    def link_closed(self, link: bytes, now: int) -> list[Command]:
+        """The control link is gone: suspect at once, and knock to learn whether it is dead."""
+        node = self.by_link(link)
+        if node is None:
+            return []
+        self._by_link.pop(link)
+        node.link = None
+        if node.state == "left":
+            return []
+        return [*self._fail(node, "link closed", now, now), *self._knock(node, now)]
+
+    def leave(self, link: bytes, now: int) -> list[Command]:
+        """The node stops on purpose: no suspicion, but its work must go elsewhere at once."""
+        node = self.by_link(link)
+        if node is None:
+            return []
+        commands = self._fail(node, "left", now, now)
+        node.state = "left"
+        self.detector.forget(node.name)
+        return [Event("node_left", {"node": node.name}), *commands]
+
+    def accused(self, name: str, incarnation: int, now: int) -> list[Command]:
+        """A neighbour cannot reach a node: knock there ourselves before believing it."""
+        node = self.nodes.get(name)
+        if node is None or node.member is None or node.member.incarnation != incarnation:
+            return []
+        return self._knock(node, now) if node.live else []
+
+    def probed(self, name: str, incarnation: int, refused: bool, now: int) -> list[Command]:
+        """The knock's outcome: refused means that nobody lives there any more."""
+        self._probing.discard(name)
+        node = self.nodes[name]
+        if not refused or node.member is None or node.member.incarnation != incarnation:
+            return []
+        if node.state in ("dead", "left", "absent"):
+            return []
+        commands = self._fail(node, "connection refused", now, now)
+        return [*commands, *self._bury(node, "connection refused")]
+
+    def tick(self, now: int) -> list[Command]:
+        """Judge silence. Call when ``due``, after reading all that has arrived."""
+        verdict = self.detector.check(now, self._watched())
+        commands: list[Command] = []
+        if verdict.late_ns:
+            commands.append(Event("observer_late", {"late_ms": round(verdict.late_ns / MS, 1)}))
+        if verdict.held and verdict.held != self._held:
+            commands.append(Event("suspicion_held", {"nodes": list(verdict.held)}))
+        self._held = verdict.held
+        for name in verdict.silent:
+            node = self.nodes[name]
+            evidence = now - self.detector.silence_ns(name, now) + self.detector.timeout_ns(name)
+            commands += self._fail(node, "silence", now, evidence)
+            commands += self._knock(node, now)
+        for node in self.nodes.values():
+            silent_for = self.detector.silence_ns(node.name, now)
+            if node.state == "suspect" and silent_for > self._config.dead_after_ms * MS:
+                commands += self._bury(node, "silence")
+            elif node.state == "suspect" and now - node.knocked_ns > KNOCK_EVERY_MS * MS:
+                commands += self._knock(node, now)
+        return commands
+
+    def due(self, now: int) -> int:
+        """When ``tick`` is to be called next, in ns."""
+        return self.detector.due(now, self._watched())
+
+    def _watched(self) -> list[str]:
+        return [node.name for node in self.nodes.values() if node.live]
+
+    def _fail(self, node: NodeRecord, reason: str, now: int, evidence_ns: int) -> list[Command]:
+        if not node.live:
+            return []
+        silence = self.detector.silence_ns(node.name, now)
+        node.state, node.suspect_ns, node.reason = "suspect", now, reason
+        failure = Failure(node.name, reason, now - silence, evidence_ns)
+        # The new route first, the journal after: every microsecond here is outage.
+        return [
+            *self._on_failure(failure, now),
+            Event(
+                "node_suspect",
+                {"node": node.name, "reason": reason, "silence_ms": round(silence / MS, 1)},
+            ),
+        ]
+
+    def _bury(self, node: NodeRecord, reason: str) -> list[Command]:
+        node.state, node.reason, node.was_dead = "dead", reason, True
+        return [Event("node_dead", {"node": node.name, "reason": reason})]
+
+    def _knock(self, node: NodeRecord, now: int) -> list[Command]:
+        """Try a connection. A dying process may still hold its ports: knock again later."""
+        if node.member is None or node.name in self._probing:
+            return []
+        self._probing.add(node.name)
+        node.knocked_ns = now
+        return [Probe(node.name, node.member.incarnation, node.member.data)]
+
+
+def links(nodes: Iterable[NodeRecord]) -> list[bytes]:
+    """Control links of nodes, the busiest ingress first: it has the most to gain by knowing."""
+    ordered = sorted(nodes, key=lambda node: -node.accepted)
+    return [node.link for node in ordered if node.link is not None]

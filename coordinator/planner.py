@@ -1,0 +1,396 @@
+"""What could be done when nodes fail, and which of it is best. Pure functions.
+
+Everything here takes a ``Setting`` (what is known of bundle, nodes and objectives) and
+returns candidates, steps and contingencies; nothing is remembered.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from continuer.bundle import Bundle
+from continuer.config import ForcedTechnique
+from continuer.objectives import Metrics, Objectives, score, violations
+from continuer.plan import Contingency, Hop, Step, Technique
+from coordinator.placement import place
+
+# Placement: which node runs which parts, in route order.
+Layout = dict[str, tuple[int, ...]]
+
+
+class NodeFacts(msgspec.Struct, frozen=True):
+    """What is known of one live node: measured timings where it has reported them."""
+
+    name: str
+    incarnation: int
+    loaded: frozenset[int] = frozenset()
+    latency_us: dict[int, float] = {}
+    load_us: dict[int, float] = {}
+    memory_bytes: float = float("inf")
+    standby: str = "all"
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """What precedes the first answer by a new route, in milliseconds, as last measured."""
+
+    detect_ms: float = 4.0
+    decide_ms: float = 0.1
+    tell_ms: float = 1.0
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """Everything that a decision depends on. ``nodes`` in pipeline order, live ones only."""
+
+    bundle: Bundle
+    nodes: tuple[NodeFacts, ...]
+    objectives: Objectives
+    forced: ForcedTechnique = "auto"
+    rate_per_s: float = 1.0
+    max_utilisation: float = 0.8
+    hop_us: float = 300.0
+    timings: Timings = Timings()
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One way to go on, what is predicted of it, and what speaks against it.
+
+    ``missing`` names the parts that nodes would have to load first; ``problems`` the
+    thresholds broken, by what share; ``measured`` is False where the accuracy is an estimate.
+    """
+
+    step: Step
+    score: float
+    missing: dict[str, tuple[int, ...]]
+    problems: dict[str, float]
+    measured: bool
+
+    @property
+    def feasible(self) -> bool:
+        """No threshold is broken and the capacity suffices."""
+        return not self.problems
+
+    def report(self) -> dict[str, Any]:
+        """The candidate as the demo's and the CLI's JSON show it."""
+        return {
+            "technique": self.step.technique,
+            "exit": self.step.exit,
+            "accuracy": round(self.step.accuracy, 4),
+            "latency_ms": round(self.step.latency_ms, 3),
+            "downtime_ms": round(self.step.downtime_ms, 3),
+            "capacity_per_s": round(self.step.capacity_per_s, 1),
+            "feasible": self.feasible,
+            "score": round(self.score, 4),
+        }
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """All candidates for a failure set, the steps chosen among them, and why.
+
+    ``fell_back`` is True where the forced technique is impossible for this failure.
+    """
+
+    failed: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    chosen: tuple[Candidate, ...]
+    why: str
+    fell_back: bool = False
+
+    def contingency(self) -> Contingency:
+        """The decision as agents hold it."""
+        return Contingency(self.failed, tuple(candidate.step for candidate in self.chosen))
+
+
+def full_layout(setting: Setting) -> Layout | None:
+    """All blocks over all nodes of the setting; None where memory does not suffice."""
+    bundle = setting.bundle
+    blocks = [bundle.part_ids[name] for name in bundle.block_names]
+    return place(
+        blocks,
+        [node.name for node in setting.nodes],
+        {n.name: {b: part_latency_us(setting, n, b) for b in blocks} for n in setting.nodes},
+        {b: bundle.manifest.parts[b].memory_bytes for b in blocks},
+        {node.name: node.memory_bytes for node in setting.nodes},
+    )
+
+
+def part_latency_us(setting: Setting, node: NodeFacts, part: int) -> float:
+    """As the node measured it; else the builder's figure times the node's relative speed."""
+    if part in node.latency_us:
+        return node.latency_us[part]
+    parts = setting.bundle.manifest.parts
+    built = sum(parts[known].latency_us for known in node.latency_us)
+    factor = sum(node.latency_us.values()) / built if built else 1.0
+    return parts[part].latency_us * factor
+
+
+def make_step(setting: Setting, layout: Layout, technique: Technique) -> Candidate | None:
+    """Predict a layout's metrics. None where its accuracy can be neither known nor estimated."""
+    bundle = setting.bundle
+    facts = {node.name: node for node in setting.nodes}
+    path = [bundle.part_names[part] for parts in layout.values() for part in parts]
+    known = accuracy_of(bundle, path)
+    if known is None:
+        return None
+    accuracy, measured = known
+    stages = [
+        sum(part_latency_us(setting, facts[name], part) for part in parts)
+        for name, parts in layout.items()
+    ]
+    # Ingress to first stage, between stages, and the answer: one hop more than stages.
+    latency_ms = (sum(stages) + (len(stages) + 1) * setting.hop_us) / 1e3
+    capacity = 1e6 / (max(stages) + setting.hop_us)
+    missing = {
+        name: lacking
+        for name, parts in layout.items()
+        if (lacking := tuple(p for p in parts if p not in facts[name].loaded))
+    }
+    exit_name, _ = bundle.variant_of(path)
+    route = tuple(Hop(name, facts[name].incarnation, parts) for name, parts in layout.items())
+    step = Step(
+        technique,
+        exit_name,
+        route,
+        accuracy,
+        latency_ms,
+        _downtime_ms(setting, facts, missing),
+        capacity,
+    )
+    metrics = Metrics(accuracy, latency_ms, step.downtime_ms)
+    problems = violations(setting.objectives, metrics)
+    if setting.rate_per_s > capacity * setting.max_utilisation:
+        problems["capacity"] = setting.rate_per_s / (capacity * setting.max_utilisation) - 1
+    return Candidate(step, 0.0, missing, problems, measured)
+
+
+def _downtime_ms(
+    setting: Setting, facts: Mapping[str, NodeFacts], missing: Mapping[str, Sequence[int]]
+) -> float:
+    """Detect, decide, tell; and where parts are missing, the slowest node's loading.
+
+    Nodes load side by side; telling them to, and hearing that they are done, is one more
+    exchange.
+    """
+    timings = setting.timings
+    downtime = timings.detect_ms + timings.decide_ms + timings.tell_ms
+    if missing:
+        parts = setting.bundle.manifest.parts
+        load_us = max(
+            sum(facts[name].load_us.get(p, parts[p].load_us) for p in lacking)
+            for name, lacking in missing.items()
+        )
+        downtime += timings.tell_ms + load_us / 1e3
+    return downtime
+
+
+def accuracy_of(bundle: Bundle, path: Sequence[str]) -> tuple[float, bool] | None:
+    """(accuracy, measured) of a path.
+
+    A skip of several runs that was not measured as a whole is estimated: the full accuracy
+    times the drop of each run. None where a run was not measured either.
+    """
+    measured = bundle.measured_accuracy(path)
+    if measured is not None:
+        return measured, True
+    exit_name, skipped = bundle.variant_of(path)
+    if exit_name is not None:
+        return None
+    full = bundle.measured_accuracy(bundle.path())
+    if full is None:
+        return None
+    estimate = full
+    for run in _runs([bundle.block_names.index(name) for name in skipped]):
+        names = [bundle.block_names[index] for index in run]
+        alone = bundle.measured_accuracy(bundle.path(skipped=names))
+        if alone is None:
+            return None
+        estimate *= alone / full
+    return estimate, False
+
+
+def _runs(indices: Iterable[int]) -> list[list[int]]:
+    """Maximal runs of consecutive integers."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and runs[-1][-1] == index - 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return runs
+
+
+def candidates(
+    setting: Setting, current: Layout, failed: frozenset[str], full: Metrics
+) -> tuple[Candidate, ...]:
+    """Every candidate for going on without ``failed``, best score first.
+
+    ``current`` is the layout in force before the failure; ``full`` the metrics of the full
+    plan, the measure of all scores. ``setting.nodes`` are all nodes of the plan; the failed
+    ones are left out here.
+    """
+    left = tuple(node for node in setting.nodes if node.name not in failed)
+    if not left:
+        return ()
+    setting = msgspec.structs.replace(setting, nodes=left)
+    found: list[Candidate | None] = []
+    whole = full_layout(setting)
+    if whole is not None:
+        found.append(make_step(setting, whole, "repartition"))
+    found += [
+        make_step(setting, layout, "early_exit")
+        for layout in exit_layouts(setting.bundle, current, failed)
+    ]
+    skipping = skip_layout(setting.bundle, current, failed)
+    if skipping is not None:
+        found.append(make_step(setting, skipping, "skip"))
+    scored = [
+        msgspec.structs.replace(c, score=score(setting.objectives, metrics_of(c.step), full))
+        for c in found
+        if c is not None
+    ]
+    return tuple(sorted(scored, key=lambda c: -c.score))
+
+
+def metrics_of(step: Step) -> Metrics:
+    """The step's metrics, for scoring."""
+    return Metrics(step.accuracy, step.latency_ms, step.downtime_ms)
+
+
+def exit_layouts(bundle: Bundle, current: Layout, failed: frozenset[str]) -> list[Layout]:
+    """For every exit before the first failed node: the route cut short there."""
+    layouts = []
+    exit_of = {bundle.part_ids[b.part]: b.exit for b in bundle.manifest.blocks}
+    before: Layout = {}
+    for name, parts in current.items():
+        if name in failed:
+            break
+        for count, part in enumerate(parts, start=1):
+            exit_name = exit_of.get(part)
+            if exit_name is not None:
+                layouts.append({**before, name: (*parts[:count], bundle.part_ids[exit_name])})
+        before[name] = parts
+    return layouts
+
+
+def skip_layout(bundle: Bundle, current: Layout, failed: frozenset[str]) -> Layout | None:
+    """The survivors' route with the failed nodes' blocks skipped.
+
+    Bypasses, and blocks that cannot be skipped (stem, head), move to the survivor before,
+    or after where there is none. None where the failed nodes hold nothing to skip.
+    """
+    by_part = {bundle.part_ids[b.part]: b for b in bundle.manifest.blocks}
+    layout: dict[str, list[int]] = {}
+    carried: list[int] = []  # parts of failed nodes before the first survivor
+    skipped_any = False
+    for name, parts in current.items():
+        if name not in failed:
+            layout[name] = [*carried, *parts]
+            carried = []
+            continue
+        stays: list[int] = []
+        for part in parts:
+            block = by_part.get(part)
+            if block is None or not block.skippable:
+                stays.append(part)
+                continue
+            skipped_any = True
+            if block.bypass is not None:
+                stays.append(bundle.part_ids[block.bypass])
+        heir = next(reversed(layout.values()), carried)
+        heir += stays
+    if not layout or not skipped_any:
+        return None
+    return {name: tuple(parts) for name, parts in layout.items()}
+
+
+def decide(
+    setting: Setting, current: Layout, failed: frozenset[str], full: Metrics
+) -> Decision | None:
+    """Choose for a failure set: a bridge where it helps, then the best. None: nothing is left.
+
+    Feasible candidates come before others; among infeasible ones the least violation wins.
+    The bridge is the feasible candidate of least downtime, used while the best one loads.
+    """
+    found = candidates(setting, current, failed, full)
+    if not found:
+        return None
+    allowed = [c for c in found if setting.forced in ("auto", c.step.technique)]
+    fell_back = not allowed
+    allowed = allowed or list(found)
+    feasible = [c for c in allowed if c.feasible]
+    if feasible:
+        best = max(feasible, key=lambda c: c.score)
+        why = f"highest score of {len(feasible)} feasible candidates"
+    else:
+        best = min(allowed, key=lambda c: (sum(c.problems.values()), -c.score))
+        broken = ", ".join(sorted(best.problems))
+        why = f"no candidate meets the objectives; least violation ({broken})"
+    if setting.forced != "auto" and not fell_back:
+        why += f"; technique {setting.forced} is forced"
+    elif fell_back:
+        why += f"; the forced technique {setting.forced} is impossible here"
+    steps: tuple[Candidate, ...] = (best,)
+    if best.missing:
+        # What is in memory already can bridge the gap, whatever takes longer cannot.
+        ready = [c for c in feasible if not c.missing]
+        if ready:
+            bridge = min(ready, key=lambda c: (c.step.downtime_ms, -c.score))
+            steps = (bridge, best)
+            why += "; bridged by what is in memory while its blocks load"
+    return Decision(tuple(sorted(failed)), found, steps, why, fell_back)
+
+
+def decide_all(
+    setting: Setting, current: Layout, full: Metrics, sizes: Sequence[int] = (1, 2)
+) -> dict[frozenset[str], Decision]:
+    """Decisions for every single failure and every pair of the nodes in the setting."""
+    names = [node.name for node in setting.nodes]
+    decisions = {}
+    for size in sizes:
+        for failed in itertools.combinations(names, size):
+            decision = decide(setting, current, frozenset(failed), full)
+            if decision is not None:
+                decisions[frozenset(failed)] = decision
+    return decisions
+
+
+def wanted_parts(setting: Setting, layout: Layout, full: Metrics) -> dict[str, tuple[int, ...]]:
+    """What each node should hold: its blocks, the bridges of single failures, then spares.
+
+    Bridges are chosen as if everything were in memory, so that at least one is: a node that
+    dies must not leave a gap that lasts as long as loading. ``standby = "all"`` adds the
+    rest of the model as far as the memory budget goes.
+    """
+    bundle = setting.bundle
+    parts = bundle.manifest.parts
+    everything = frozenset(range(len(parts)))
+    hot = msgspec.structs.replace(
+        setting,
+        nodes=tuple(msgspec.structs.replace(n, loaded=everything) for n in setting.nodes),
+    )
+    wanted = {node.name: list(layout.get(node.name, ())) for node in setting.nodes}
+    for node in setting.nodes:
+        options = candidates(hot, layout, frozenset({node.name}), full)
+        degraded = [c for c in options if c.step.technique != "repartition"]
+        usable = [c for c in degraded if c.feasible] or degraded
+        if setting.forced in ("early_exit", "skip"):
+            usable = [c for c in usable if c.step.technique == setting.forced] or usable
+        if usable:
+            for hop in max(usable, key=lambda c: c.score).step.route:
+                wanted[hop.node] += [p for p in hop.parts if p not in wanted[hop.node]]
+    result = {}
+    for node in setting.nodes:
+        chosen = wanted[node.name]
+        if node.standby == "all":
+            chosen = chosen + [p for p in sorted(everything) if p not in chosen]
+        own = set(layout.get(node.name, ()))
+        used, kept = 0.0, []
+        for part in chosen:
+            if part in own or used + parts[part].memory_bytes <= node.memory_bytes:
+                used += parts[part].memory_bytes
+                kept.append(part)
+        result[node.name] = tuple(kept)
+    return result

@@ -1,0 +1,90 @@
+"""What the coordinator says of itself: plan, nodes, contingencies, failovers, as plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from continuer.bundle import Bundle
+from continuer.plan import Step
+from coordinator.commands import MS, NodeRecord, feasible_first
+from coordinator.core import Coordinator
+from coordinator.planner import Decision
+
+MIB = 1 << 20
+
+
+def status(core: Coordinator, now: int) -> dict[str, Any]:
+    """The whole state, for ``continuer status``. ``now``: ns of the coordinator's clock."""
+    return {
+        "schema": 1,
+        "cluster": core.config.cluster,
+        "deployment": core.config.deployment,
+        "model": core.bundle.name,
+        "bundle": core.bundle.hash.hex(),
+        "health": health(core),
+        "version": str(core.version),
+        "clock_ns": now,
+        "rate_per_s": round(core.rate_per_s, 1),
+        "plan": _step(core.bundle, core.step) if core.step else None,
+        "nodes": [_node(core, node, now) for node in core.membership.nodes.values()],
+        "contingencies": [_decision(core.bundle, d) for d in core.decisions.values()],
+        "failovers": [failover.report() for failover in core.failovers],
+    }
+
+
+def health(core: Coordinator) -> str:
+    """``full``, ``reduced`` (full accuracy, a node is missing), ``degraded``, ``no_plan``."""
+    if core.step is None or core.plan is None:
+        return "no_plan"
+    lost = {n.name for n in core.membership.nodes.values() if not n.live}
+    if lost & core.step.nodes:
+        return "no_plan"
+    if core.step.technique in ("early_exit", "skip", "mixed"):
+        return "degraded"
+    return "reduced" if lost else "full"
+
+
+def _step(bundle: Bundle, step: Step) -> dict[str, Any]:
+    return {
+        "technique": step.technique,
+        "exit": step.exit,
+        "accuracy": round(step.accuracy, 4),
+        "latency_ms": round(step.latency_ms, 3),
+        "capacity_per_s": round(step.capacity_per_s, 1),
+        "route": [
+            {"node": hop.node, "parts": [bundle.part_names[part] for part in hop.parts]}
+            for hop in step.route
+        ],
+    }
+
+
+def _node(core: Coordinator, node: NodeRecord, now: int) -> dict[str, Any]:
+    watched = node.live
+    return {
+        "node": node.name,
+        "state": node.state,
+        "reason": node.reason if not node.live else "",
+        "incarnation": node.member.incarnation if node.member else None,
+        "ingress": node.member.ingress if node.member else None,
+        "data": node.member.data if node.member else None,
+        "answers": node.member.answers if node.member else None,
+        "parts_loaded": len(node.loaded),
+        "accepted": node.accepted,
+        "done": node.done,
+        "queued": node.queued,
+        "rss_mib": round(node.rss_bytes / MIB, 1),
+        "silence_ms": round(core.membership.detector.silence_ns(node.name, now) / MS, 1),
+        "timeout_ms": round(core.membership.detector.timeout_ns(node.name) / MS, 1)
+        if watched
+        else None,
+    }
+
+
+def _decision(bundle: Bundle, decision: Decision) -> dict[str, Any]:
+    return {
+        "nodes": list(decision.failed),
+        "steps": [_step(bundle, candidate.step) for candidate in decision.chosen],
+        "feasible": decision.chosen[-1].feasible,
+        "why": decision.why,
+        "candidates": [c.report() for c in feasible_first(decision.candidates)],
+    }

@@ -1,0 +1,161 @@
+"""``python -m models.build``: cut a network, convert its parts, measure, write a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from continuer import bundle
+from continuer.errors import EXIT_OK, ContinuerError, UsageError
+from models import accuracy, images, measure, weights
+
+PREPROCESSING = bundle.Preprocessing(
+    layout="NHWC",
+    colour="RGB",
+    divisor=255.0,
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.247, 0.243, 0.262),
+)
+DESCRIPTION = (
+    "ResNet-32 with an exit after each of its first fourteen residual blocks, trained to be "
+    "robust to skipped blocks; CIFAR-10 classes, 32x32 RGB images"
+)
+EPILOG = """\
+WEIGHTS is an .npz file with one array per variable, named like
+block06/shortcut/bn/gamma. IMAGES is a directory or .zip of <class>/<name>.jpg; form and
+data are written into the manifest as CIFAR-10's test set, JPEG quality 75, 4:2:0.
+
+Accuracy is measured with the converted parts for the full network, for every exit with
+nothing skipped, and for every run of up to --longest-skip consecutive blocks left out.
+10,000 images take about ten minutes on one core. The bundle appears under OUT only when
+it is complete. Needs TensorFlow and Linux.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _build(options)
+    except ContinuerError as error:
+        sys.stderr.write(f"models.build: {error}\n")
+        return error.exit_code
+    return EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.build",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("name", choices=["resnet32-cifar10"], help="the network to build")
+    add("--weights", type=Path, required=True, metavar="WEIGHTS", help="trained weights, .npz")
+    add("--test-images", type=Path, required=True, metavar="IMAGES", help="labelled images")
+    add("--out", type=Path, required=True, metavar="OUT", help="directory to create")
+    add("--version", default="1.0.0", help="version of the bundle (default %(default)s)")
+    add("--limit", type=int, metavar="N", help="measure accuracy on N images only")
+    add("--longest-skip", type=int, default=8, metavar="N", help="default %(default)s blocks")
+    add("--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="for accuracy")
+    return parser
+
+
+def _build(options: argparse.Namespace) -> None:
+    out: Path = options.out
+    if out.exists():
+        raise UsageError(f"{out}: exists; remove it or give another --out")
+    pixels, labels, _ = images.read(options.test_images)
+    trained = weights.load(options.weights)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its destination, so that the finished directory can be renamed into place.
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        directory = Path(scratch) / out.name
+        directory.mkdir()
+        built = bundle.dump(_manifest(options, directory, trained), directory)
+        measured = accuracy.measure(
+            built,
+            images.prepare(pixels[: options.limit], PREPROCESSING),
+            labels[: options.limit],
+            options.longest_skip,
+            options.processes,
+        )
+        figures = msgspec.structs.replace(
+            built.manifest.accuracy, images=len(labels[: options.limit]), variants=measured
+        )
+        bundle.dump(msgspec.structs.replace(built.manifest, accuracy=figures), directory)
+        directory.rename(out)
+    sys.stderr.write(f"{out}: {len(built.parts)} parts, {len(measured)} variants\n")
+
+
+def _manifest(
+    options: argparse.Namespace, directory: Path, trained: weights.Weights
+) -> bundle.Manifest:
+    """Convert and measure all parts; the manifest's accuracy is still empty."""
+    # Imported here: TensorFlow takes seconds, and --help and bad arguments should not.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from models import resnet32
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    models = resnet32.parts()
+    weights.assign(models.values(), trained)
+    parts = tuple(_part(name, model, directory) for name, model in models.items())
+    return bundle.Manifest(
+        schema=bundle.SCHEMA,
+        name=options.name,
+        version=options.version,
+        description=DESCRIPTION,
+        licence="Apache-2.0 (weights trained by the project)",
+        input=bundle.InputSpec(parts[0].inputs, PREPROCESSING),
+        classes=images.CLASSES,
+        blocks=resnet32.BLOCKS,
+        parts=parts,
+        accuracy=bundle.Accuracy("CIFAR-10 test set", "JPEG quality 75, 4:2:0", 0, ()),
+    )
+
+
+def _part(name: str, model: Any, directory: Path) -> bundle.Part:
+    """Convert one Keras model, write and measure its file."""
+    from models.convert import Converted, convert
+
+    content = convert(model)
+    converted = Converted(content)
+    inputs = converted.inputs(model.inputs[0].name)
+    outputs = converted.outputs("logits" if len(model.outputs[0].shape) == 2 else "features")
+    path = directory / f"{name}.tflite"
+    path.write_bytes(content)
+    cost = measure.measure(path, inputs, outputs)
+    sys.stderr.write(f"{name}: {len(content)} bytes, {cost.latency_us} us\n")
+    return bundle.Part(
+        name=name,
+        kind=_kind(name),
+        file=path.name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        memory_bytes=cost.memory_bytes,
+        latency_us=cost.latency_us,
+        load_us=cost.load_us,
+        operators=converted.operators(),
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def _kind(name: str) -> bundle.PartKind:
+    if name.startswith("exit"):
+        return "exit"
+    return "bypass" if name.startswith("bypass") else "block"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
