@@ -16,11 +16,12 @@ import zmq
 
 from agent.control import Applied, Control, Stop, Unreachable
 from agent.engine import Engine
+from agent.executor import Executor
 from agent.ingress import Ingress
 from agent.ingress_core import IngressCore, Limits
-from agent.peers import PeerKey
+from agent.peers import PeerKey, Peers
 from agent.plan_holder import InForce, PlanHolder
-from agent.stage import INPROC_ANSWERS, INPROC_DATA, Stage
+from agent.stage import Stage
 from continuer import __version__, sockets, wire
 from continuer import bundle as bundles
 from continuer.config import AgentConfig
@@ -33,6 +34,8 @@ PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 # Python hands the interpreter lock over every 5 ms by default: as long as fifty blocks run.
 SWITCH_INTERVAL_S = 1e-4
 RSS_EVERY = 100
+INPROC_DATA = "inproc://data"
+INPROC_ANSWERS = "inproc://answers"
 SPARE_PAUSE_S = 2e-3
 
 
@@ -60,16 +63,16 @@ class Daemon:
         self._holder = PlanHolder(self._bundle.hash)
         self._rss_bytes = 0
         self._prepare: queue.SimpleQueue[Prepare | None] = queue.SimpleQueue()
-        self._stage = Stage(
-            self._context, data, own, config.cluster, self._bundle, self._engine,
-            self._unreachable, self._foreign,
-        )  # fmt: skip
+        stage_links, stage_executor = self._make_executor(own)
+        self._stage = Stage(data, stage_executor, stage_links, self._unreachable)
+        ingress_links, ingress_executor = self._make_executor(own)
+        self._executors = (stage_executor, ingress_executor)
         limits = Limits(
             config.max_inflight, int(config.max_inflight_mib * MIB), config.resend_after_ms
         )
         self._core = IngressCore(config.cluster, config.node, incarnation, self._bundle, limits)
         self._ingress = Ingress(
-            self._context, clients, answers, own, self._core,
+            clients, answers, own, self._core, ingress_executor, ingress_links,
             self._journal.write, self._applied, self._unreachable, self._foreign,
         )  # fmt: skip
         self._control = Control(
@@ -79,6 +82,15 @@ class Daemon:
         )  # fmt: skip
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._stopped = threading.Event()
+
+    def _make_executor(self, own: PeerKey) -> tuple[tuple[Peers, Peers], Executor]:
+        """An executor with links of its own; sockets are not for two threads."""
+        peers = Peers(self._context, own, INPROC_DATA, lambda member: member.data)
+        ingresses = Peers(self._context, own, INPROC_ANSWERS, lambda member: member.answers)
+        executor = Executor(
+            own, self._config.cluster, self._bundle, self._engine, peers, ingresses, self._foreign
+        )
+        return (peers, ingresses), executor
 
     def _bind(self) -> tuple[sockets.Socket, sockets.Socket, sockets.Socket]:
         config = self._config
@@ -190,14 +202,13 @@ class Daemon:
     def _make_heartbeat(self, sequence: int) -> Heartbeat:
         if sequence % RSS_EVERY == 1:
             self._rss_bytes = rss_bytes()
-        progress = self._stage.progress
         return Heartbeat(
             self._member.node,
             self._member.incarnation,
             sequence,
             self._holder.version,
             self._core.counters.accepted,
-            progress.done,
+            sum(executor.progress.done for executor in self._executors),
             self._core.inflight,
             self._rss_bytes,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Loads parts (any thread) and runs them (one thread only).
+    """Loads parts (any thread) and runs them (whoever holds ``lock``).
 
     A part that is needed but absent is loaded on the spot: slower, but never an error. A
     part beyond the memory budget is refused when prepared, and then loaded only if needed.
@@ -31,6 +32,12 @@ class Engine:
         self._memory_bytes = memory_bytes
         self._loaded: dict[int, LoadedPart] = {}
         self._loading = threading.Lock()
+        self.lock = threading.Lock()
+
+    def latency_us(self, parts: Sequence[int]) -> float:
+        """How long the parts take here; infinite while one is not in memory."""
+        loaded = self._loaded
+        return sum(loaded[p].latency_us if p in loaded else math.inf for p in parts)
 
     def run(self, parts: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
         """Run parts one after the other. Raises BundleError where one cannot be loaded."""

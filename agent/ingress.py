@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import zmq
 
+from agent.executor import Executor
 from agent.ingress_core import Command, Forward, IngressCore, ToClient
 from agent.peers import PeerKey, Peers
 from agent.plan_holder import InForce
-from agent.stage import INPROC_DATA
 from continuer import sockets, wire
 from continuer.errors import WireError
 from continuer.journal import Event
@@ -31,11 +30,12 @@ class Ingress(threading.Thread):
 
     def __init__(
         self,
-        context: zmq.Context[Any],
         clients: sockets.Socket,
         answers: sockets.Socket,
         own: PeerKey,
         core: IngressCore,
+        executor: Executor,
+        links: tuple[Peers, Peers],
         on_event: Callable[[Event], None],
         on_in_force: Callable[[InForce, int], None],
         on_unreachable: Callable[[PeerKey, int], None],
@@ -50,7 +50,10 @@ class Ingress(threading.Thread):
         self._on_in_force = on_in_force
         self._on_unreachable = on_unreachable
         self._on_foreign = on_foreign
-        self._peers = Peers(context, own, INPROC_DATA, lambda member: member.data)
+        self._own = own
+        self._executor = executor
+        self._links = links
+        self._peers = links[0]
         self._foreign = 0
 
     def run(self) -> None:
@@ -60,10 +63,11 @@ class Ingress(threading.Thread):
             poller.register(source, zmq.POLLIN)
         ticked = time.monotonic_ns()
         while True:
-            busy = self._peers.waiting
+            busy = self._executor.waiting
             ready = dict(poller.poll(1 if busy else TICK_MS if self._core.inflight else 200))
             if self.mailbox.fd in ready and not self._obey():
-                self._peers.close()
+                for link in self._links:
+                    link.close()
                 self._clients.close(linger=0)
                 self._answers.close(linger=0)
                 return
@@ -72,7 +76,7 @@ class Ingress(threading.Thread):
             if self._clients in ready:
                 self._read(self._clients, self._on_client)
             if busy:
-                for key, count in self._peers.flush().items():
+                for key, count in self._executor.flush().items():
                     self._on_unreachable(key, count)
             now = time.monotonic_ns()
             if now - ticked >= TICK_MS * 1_000_000:
@@ -93,7 +97,8 @@ class Ingress(threading.Thread):
                 )
                 self._on_in_force(order, self._core.counters.resent - before)
             else:
-                self._peers.update(order)
+                for link in self._links:
+                    link.update(order)
                 self._core.on_members(order)
         return True
 
@@ -132,12 +137,18 @@ class Ingress(threading.Thread):
     def _perform(self, commands: list[Command]) -> None:
         for command in commands:
             if isinstance(command, Forward):
-                frames = [wire.encode(command.work), *command.frames]
-                self._peers.send((command.node, command.incarnation), frames)
+                self._forward(command)
             elif isinstance(command, ToClient):
                 self._tell(command)
             else:
                 self._on_event(command)
+
+    def _forward(self, command: Forward) -> None:
+        """Send work to the first stage. If that is us, and short, waking a thread costs more."""
+        key = (command.node, command.incarnation)
+        if key == self._own and self._executor.try_inline(command.work, command.frames):
+            return
+        self._peers.send(key, [wire.encode(command.work), *command.frames])
 
     def _tell(self, command: ToClient) -> None:
         frames = [command.link, wire.encode(command.message), *command.frames]

@@ -33,6 +33,8 @@ from continuer.wire import (
 )
 
 MS = 1_000_000
+# An answer says that the request was accepted; only a slow one needs to be told before.
+ACKNOWLEDGE_MS = 20
 MAX_ATTEMPTS = 3
 # Nodes that die within this time die of one cause: a request that was resent in between is
 # not to blame for the second, and the resending does not count as an attempt of its own...
@@ -82,6 +84,8 @@ class Pending(msgspec.Struct):
     sends: list[tuple[Version, Step]] = []
     attempts: int = 0
     deaths: int = 0
+    acknowledged: bool = False
+    accepted_ns: int = 0
     sent_ns: int = 0
 
 
@@ -166,6 +170,7 @@ class IngressCore:
         again = self._pending.get(key)
         if again is not None:
             again.link = link  # the client reconnected and asks anew
+            again.acknowledged = True
             return [ToClient(link, Accepted(submit.seq))]
         refusal = self._refusal(submit, frames)
         if refusal is not None:
@@ -178,11 +183,12 @@ class IngressCore:
             frames,
             sum(len(frame) for frame in frames),
             now + submit.budget_us * 1000,
+            accepted_ns=now,
         )
         self._pending[key] = pending
         self._bytes += pending.nbytes
         self.counters.accepted += 1
-        return [self._send(pending, now), ToClient(link, Accepted(submit.seq))]
+        return [self._send(pending, now)]
 
     def _refusal(self, submit: Submit, frames: Sequence[Any]) -> tuple[str, str] | None:
         if submit.cluster != self._cluster:
@@ -340,7 +346,11 @@ class IngressCore:
             if now >= pending.deadline_ns:
                 problem = f"no answer within {pending.submit.budget_us / 1000:g} ms"
                 commands += self._reject(pending, "deadline", problem)
-            elif (
+                continue
+            if not pending.acknowledged and now - pending.accepted_ns >= ACKNOWLEDGE_MS * MS:
+                pending.acknowledged = True
+                commands.append(ToClient(pending.link, Accepted(pending.submit.seq)))
+            if (
                 now - pending.sent_ns >= self._limits.resend_after_ms * MS
                 and pending.attempts < MAX_ATTEMPTS
             ):

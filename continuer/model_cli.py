@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from continuer.bundle import Bundle, Part, TensorSpec, Variant, load
-from continuer.catalog import find_bundle
-from continuer.errors import EXIT_OK, BundleError
+from continuer.catalog import find_bundle, find_images
+from continuer.client import preprocess
+from continuer.errors import EXIT_OK, BundleError, UsageError
 from continuer.runtime import PathRunner
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
 BUNDLE_HELP = "name of an installed bundle, or its directory"
+#: How far an accuracy may be from the manifest's; chance goes further once in 16,000.
+STANDARD_ERRORS = 4
 #: Right-aligned columns: the ones that hold numbers.
 NUMERIC = ("operators", "bytes", "memory_bytes", "latency_us", "load_us", "correct", "percent")
 
@@ -43,6 +49,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "message that names the file when something is wrong.",
     )
     verify.add_argument("bundle", metavar="BUNDLE", help=BUNDLE_HELP)
+    verify.add_argument(
+        "--images",
+        metavar="NAME",
+        help="also run a shipped set of labelled images through the full path and every exit, "
+        "and compare the accuracies with the manifest's",
+    )
     verify.set_defaults(handler=run_verify)
 
 
@@ -59,7 +71,11 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Check a bundle, one line per check, then ``ok``. Raises BundleError on a defect."""
-    for line in verify(load(find_bundle(args.bundle))):
+    bundle = load(find_bundle(args.bundle))
+    checks = [verify(bundle)]
+    if args.images is not None:
+        checks.append(verify_accuracy(bundle, args.images))
+    for line in chain.from_iterable(checks):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     sys.stdout.write("ok\n")
@@ -83,6 +99,54 @@ def verify(bundle: Bundle) -> Iterator[str]:
     for exit_name, skipped in _variants(bundle):
         _check_path(bundle, runner, bundle.path(skipped, exit_name), inputs)
         yield f"path {_variant_name(exit_name, skipped)}: runs, outputs finite"
+
+
+def verify_accuracy(bundle: Bundle, images: str) -> Iterator[str]:
+    """Run the shipped set of labelled images; yields a line per exit, then the full path.
+
+    Raises UsageError when there is no such set or it does not suit the model, BundleError
+    when an accuracy is further from the manifest's than sampling explains.
+    """
+    pixels, labels = find_images(images)
+    rules = bundle.manifest.input.preprocessing
+    specs = bundle.manifest.input.tensors
+    if rules is None or specs[0].shape != (1, *pixels.shape[1:]):
+        raise UsageError(f"images = {images!r}: the model takes {specs[0].shape}; leave it out")
+    right = _right_answers(bundle, preprocess(pixels, rules), labels)
+    for exit_name, correct in right.items():
+        name, share = _variant_name(exit_name, ()), correct / len(labels)
+        expected = bundle.measured_accuracy(bundle.path((), exit_name))
+        if expected is None:
+            yield f"accuracy {name}: {100 * share:.2f} %, none in the manifest"
+            continue
+        allowed = STANDARD_ERRORS * math.sqrt(expected * (1 - expected) / len(labels))
+        figures = (
+            f"accuracy {name}: {100 * share:.2f} % of {len(labels)} images, "
+            f"manifest {100 * expected:.2f} %"
+        )
+        if abs(share - expected) > allowed:
+            raise BundleError(
+                f"{bundle.directory}: {figures}; this machine's runtime or the manifest is "
+                "wrong: update the runtime, or build the bundle again"
+            )
+        yield figures
+
+
+def _right_answers(
+    bundle: Bundle, inputs: npt.NDArray[Any], labels: npt.NDArray[Any]
+) -> dict[str | None, int]:
+    """Right answers per exit, None for the full path; each block runs once per image."""
+    runner = PathRunner(bundle)
+    right: Counter[str | None] = Counter()
+    for image, label in zip(inputs, labels, strict=True):
+        flow = [image[np.newaxis]]
+        for block in bundle.manifest.blocks:
+            flow = runner.part(block.part).run(flow)
+            if block.exit is not None:
+                (logits, *_) = runner.part(block.exit).run(flow)
+                right[block.exit] += int(logits.argmax() == label)
+        right[None] += int(flow[0].argmax() == label)
+    return dict(right)
 
 
 def _variants(bundle: Bundle) -> list[tuple[str | None, tuple[str, ...]]]:

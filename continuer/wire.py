@@ -235,7 +235,7 @@ class Members(Message, frozen=True):
 class Prepare(Message, frozen=True):
     """Have these parts in memory; answer Prepared with the same ticket.
 
-    ``urgent``: a failover waits for it. Otherwise requests come first.
+    ``urgent``: the service is down until it is done. Otherwise requests come first.
     """
 
     ticket: int

@@ -59,6 +59,8 @@ from coordinator.planner import (
 )
 
 SETTLE_MS = 100
+# Loading takes the CPU and the GIL from the requests that are being replayed over the bridge.
+HEAL_AFTER_MS = 15
 MERGE_MS = 100
 RETURN_EVERY_MS = 1000
 PREPARE_TIMEOUT_MS = 5000
@@ -103,6 +105,7 @@ class Coordinator:
         self._ticket = 0
         self._preparing: Preparing | None = None
         self._settle_ns: int | None = None
+        self._heal_ns: int | None = None
         self._first_join_ns: int | None = None
         self._returned_ns = 0
         self._held_term = stored_term
@@ -151,11 +154,16 @@ class Coordinator:
             self._preparing = None
             self._settle_ns = now + SETTLE_MS * MS
         self._measure_rate(now)
+        if self._heal_ns is not None and now >= self._heal_ns:
+            self._heal_ns = None
+            best = self.decisions[self.failed].chosen[1]
+            commands += self._prepare(now, best, self._holdings(best), 1)
         return commands + self._settle(now)
 
     def due(self, now: int) -> int:
         """When ``on_tick`` is to be called next, in ns."""
-        return self.membership.due(now)
+        due = self.membership.due(now)
+        return due if self._heal_ns is None else min(due, self._heal_ns)
 
     def decided(self, version: Version, now: int) -> None:
         """The shell's clock when the decision for a version had been made."""
@@ -179,7 +187,7 @@ class Coordinator:
 
     def _settle(self, now: int) -> list[Command]:
         """Form a plan when there is reason to, and nothing more urgent is under way."""
-        if self._preparing is not None:
+        if self._preparing is not None or self._heal_ns is not None:
             return []
         if self.plan is None:
             return self._first_plan(now)
@@ -271,7 +279,7 @@ class Coordinator:
         for name, parts in lacking.items():
             link = nodes[name].link
             if link is not None:
-                commands.append(Send(link, Prepare(self._ticket, parts, heal is not None)))
+                commands.append(Send(link, Prepare(self._ticket, parts, urgent=heal == 0)))
         return commands + self._when_prepared(now)
 
     def _prepared(self, node: NodeRecord, message: Prepared, now: int) -> list[Command]:
@@ -355,7 +363,7 @@ class Coordinator:
         if self.plan is None or failure.node not in {m.node for m in self.plan.members}:
             self._drop_preparation(failure.node, now)
             return []
-        self._preparing = None
+        self._preparing = self._heal_ns = None
         self.failed |= {failure.node}
         self._settle_ns = now + SETTLE_MS * MS
         decision = self.decisions.get(self.failed) or self._decide_now()
@@ -374,8 +382,7 @@ class Coordinator:
             return self._prepare(now, decision.chosen[0], self._holdings(decision.chosen[0]), 0)
         commands += self._activate(0, now)
         if len(decision.chosen) > 1:
-            best = decision.chosen[1]
-            commands += self._prepare(now, best, self._holdings(best), 1)
+            self._heal_ns = now + HEAL_AFTER_MS * MS
         if decision.fell_back:
             forced, technique = self.config.technique, decision.chosen[-1].step.technique
             fields = {"nodes": sorted(self.failed), "forced": forced, "technique": technique}

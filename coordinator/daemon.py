@@ -166,7 +166,8 @@ class Daemon:
 
     def _answer(self, ask: Ask) -> Tell:
         if ask.verb == "status":
-            return Tell(status(self._core, time.monotonic_ns()))
+            brief = ask.arguments.get("brief") is True
+            return Tell(status(self._core, time.monotonic_ns(), brief=brief))
         return Tell({}, f"verb = {ask.verb!r}: unknown; this coordinator knows 'status'")
 
     def _foreign(self, socket: str, error: WireError) -> None:

@@ -1,4 +1,4 @@
-"""Labelled images on disk, in memory, and as the input of a network.
+"""Labelled images on disk and in memory.
 
 A set of images is a directory or a ``.zip`` file that holds ``<class>/<name>.jpg``. It
 is read interleaved: the first image of each class, then the second of each, so that any
@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from continuer.bundle import Preprocessing
 from continuer.errors import UsageError
 
 #: CIFAR-10's classes; the index of a class is its label and its place in the logits.
@@ -47,14 +46,6 @@ def read(source: Path) -> tuple[Images, Labels, list[str]]:
     names = _interleaved(source, _names(source))
     labels = np.array([CLASSES.index(name.partition("/")[0]) for name in names], np.int64)
     return _decode(source, names), labels, names
-
-
-def prepare(images: Images, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """Images (N, 32, 32, 3) as the network's input, same shape, float32."""
-    mean = np.asarray(preprocessing.mean, np.float32)
-    std = np.asarray(preprocessing.std, np.float32)
-    scaled = images.astype(np.float32) / np.float32(preprocessing.divisor)
-    return np.asarray((scaled - mean) / std, np.float32)
 
 
 def _names(source: Path) -> list[str]:

@@ -1,14 +1,18 @@
 """What a part costs on the building machine: time to run, time to load, memory.
 
-Memory is measured, not estimated: a fresh process loads copies of the part and reads
-how its resident set grew. That counts the pages of the file that were touched, the
-tensor arena and the weights that XNNPACK repacks. Linux only (``/proc/self/statm``).
+Each part is measured in fresh processes, in several passes over all parts. Other work
+on the machine can only slow a part down, and comes and goes: the best pass counts.
+
+Memory is measured, not estimated: a process loads copies of the part and reads how its
+resident set grew. That counts the pages of the file that were touched, the tensor
+arena, and the weights that XNNPACK repacks. Linux only (``/proc/self/statm``).
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,24 +24,50 @@ import numpy as np
 from continuer.bundle import TensorSpec
 from continuer.runtime import LoadedPart
 
-#: Copies loaded for one reading of memory: pages are 4 KiB, a part is some hundred.
+PASSES = 3
+#: Copies for one reading of memory, so that pages of 4 KiB do not round a part off.
 COPIES = 8
-RUNS = 500
+RUNS = 300
+
+#: A ``.tflite`` file and its tensors.
+File = tuple[Path, Sequence[TensorSpec], Sequence[TensorSpec]]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Medians for one part: ``run`` (inputs copied in, invoke, outputs out), load, memory."""
+    """Figures for one part, by the names they have in the manifest.
+
+    ``latency_us``: median of a run, which is to copy the inputs in, invoke, and copy the
+    outputs out. ``load_us``: the quickest of the copies to be created, allocated and
+    first invoked. ``memory_bytes``: growth of the resident set.
+    """
 
     latency_us: float
     load_us: float
     memory_bytes: int
 
 
-def measure(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Cost:
-    """Measure one ``.tflite`` file, in a process of its own."""
+def measure(files: Sequence[File]) -> list[Cost]:
+    """The cost of each file. Progress goes to stderr."""
+    passes = []
+    for number in range(1, PASSES + 1):
+        sys.stderr.write(f"cost: pass {number} of {PASSES} over {len(files)} parts\n")
+        passes.append([_in_fresh_process(file) for file in files])
+    return [_best(costs) for costs in zip(*passes, strict=True)]
+
+
+def _best(costs: Sequence[Cost]) -> Cost:
+    """Quickest pass for times, the middle one for memory, which load does not change."""
+    return Cost(
+        latency_us=min(cost.latency_us for cost in costs),
+        load_us=min(cost.load_us for cost in costs),
+        memory_bytes=int(statistics.median(cost.memory_bytes for cost in costs)),
+    )
+
+
+def _in_fresh_process(file: File) -> Cost:
     with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (path, inputs, outputs))
+        return pool.apply(_measure, file)
 
 
 def _measure(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Cost:
@@ -55,8 +85,8 @@ def _measure(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorS
         latencies.append((time.perf_counter_ns() - started) / 1e3)
     return Cost(
         latency_us=round(statistics.median(latencies), 1),
-        load_us=round(statistics.median(copy.load_us for copy in copies), 1),
-        memory_bytes=max(memory, 0),
+        load_us=round(min(copy.load_us for copy in copies), 1),
+        memory_bytes=memory,
     )
 
 

@@ -122,9 +122,9 @@ class Cluster:
             self.start(name)
         self.wait_until(lambda state: state["health"] == "full", "the cluster to form")
 
-    def status(self) -> dict[str, Any]:
-        """What the coordinator says."""
-        return ask(self.control, "status")
+    def status(self, *, brief: bool = False) -> dict[str, Any]:
+        """What the coordinator says; brief: without contingencies."""
+        return ask(self.control, "status", brief=brief)
 
     def wait_until(
         self, condition: Any, what: str, timeout_s: float = READY_TIMEOUT_S
@@ -133,7 +133,7 @@ class Cluster:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             try:
-                state = self.status()
+                state = self.status(brief=True)
                 if condition(state):
                     return state
             except UnreachableError:

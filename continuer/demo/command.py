@@ -32,7 +32,7 @@ MIN_SECONDS = 6.0
 FAULT_AT = 0.35
 RETURN_AT = 0.6
 BUDGET_MS = 2000
-LOOK_EVERY_S = 0.25
+LOOK_EVERY_S = 0.3
 
 
 def add_parser(commands: Any) -> None:
@@ -203,7 +203,7 @@ class Demo:
                 looked = now
                 for line in self._tail.read():
                     view.say(line)
-                view.show(self._cluster.status(), self._progress)
+                view.show(self._cluster.status(brief=True), self._progress)
             # Short sleeps, so that the fault is on time.
             if selector.select(0.02):
                 buffered += generator.stdout.read() or b""

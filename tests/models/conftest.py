@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from continuer.bundle import Bundle, load
+from continuer.client import preprocess
 from models import catalog, images
 
 
@@ -31,4 +32,4 @@ def prepared(shipped: Bundle) -> tuple[npt.NDArray[np.float32], images.Labels]:
     pixels, labels, _ = catalog.load_images("cifar10-test-1000")
     preprocessing = shipped.manifest.input.preprocessing
     assert preprocessing is not None
-    return images.prepare(pixels, preprocessing), labels
+    return preprocess(pixels, preprocessing), labels

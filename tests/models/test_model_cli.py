@@ -10,7 +10,7 @@ import pytest
 
 from continuer import model_cli
 from continuer.bundle import Bundle
-from continuer.errors import EXIT_OK, BundleError
+from continuer.errors import EXIT_OK, BundleError, UsageError
 
 
 def run(*arguments: str) -> int:
@@ -60,6 +60,31 @@ def test_verify_stops_at_a_defect(copied: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(BundleError, match=r"head\.tflite"):
         run("verify", str(copied))
     assert "ok" not in capsys.readouterr().out.splitlines()
+
+
+def test_verify_with_images(shipped: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", str(shipped.directory), "--images", "cifar10-test-1000") == EXIT_OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "ok"
+    assert sum(line.startswith("accuracy exit") for line in lines) == 14
+    (full,) = [line for line in lines if line.startswith("accuracy full")]
+    assert "of 1000 images, manifest 86.94 %" in full
+
+
+def test_verify_notices_a_wrong_accuracy(copied: Path) -> None:
+    """A manifest that promises more than its parts hold."""
+    path = copied / "manifest.json"
+    manifest = json.loads(path.read_text())
+    exit02 = next(v for v in manifest["accuracy"]["variants"] if v.get("exit") == "exit02")
+    exit02["correct"] = 9000
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"exit02: .* manifest 90\.00 %"):
+        run("verify", str(copied), "--images", "cifar10-test-1000")
+
+
+def test_unknown_images(shipped: Bundle) -> None:
+    with pytest.raises(UsageError, match="imagenet"):
+        run("verify", str(shipped.directory), "--images", "imagenet")
 
 
 def test_bundle_by_name(shipped: Bundle, capsys: pytest.CaptureFixture[str]) -> None:

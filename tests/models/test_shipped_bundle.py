@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from continuer.bundle import Bundle
+from continuer.client import preprocess
 from continuer.runtime import PathRunner
 from models import images
 
@@ -39,7 +40,7 @@ def test_input_is_described(shipped: Bundle) -> None:
     assert (tensor.name, tensor.shape, tensor.dtype) == ("image", (1, 32, 32, 3), "float32")
     preprocessing = shipped.manifest.input.preprocessing
     assert preprocessing is not None
-    black = images.prepare(np.zeros((1, 32, 32, 3), np.uint8), preprocessing)
+    black = preprocess(np.zeros((1, 32, 32, 3), np.uint8), preprocessing)
     assert black.dtype == np.float32
     assert black[0, 0, 0] == pytest.approx([-0.4914 / 0.247, -0.4822 / 0.243, -0.4465 / 0.262])
 

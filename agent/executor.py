@@ -1,0 +1,174 @@
+"""Running one hop of a request: check what arrived, run its parts, send the outcome on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from agent.engine import Engine
+from agent.peers import PeerKey, Peers
+from continuer import wire
+from continuer.bundle import Bundle, tensor_problem
+from continuer.errors import BundleError, WireError
+from continuer.wire import BUNDLE_ID_BYTES, Problem, Result, Work
+
+# A hop as short as this is run by the ingress itself instead of waking the stage's thread.
+INLINE_US = 2000.0
+
+
+class Progress(msgspec.Struct):
+    """What one executor has done; read by the heartbeat."""
+
+    received: int = 0
+    done: int = 0
+    foreign: int = 0
+    expired: int = 0
+
+
+class Executor:
+    """For one thread, with that thread's links. The engine is shared."""
+
+    def __init__(
+        self,
+        own: PeerKey,
+        cluster: str,
+        bundle: Bundle,
+        engine: Engine,
+        peers: Peers,
+        ingresses: Peers,
+        on_foreign: Callable[[str, str, int], None],
+    ) -> None:
+        self.progress = Progress()
+        self._own = own
+        self._cluster = cluster
+        self._bundle = bundle
+        self._bundle_id = bundle.hash[:BUNDLE_ID_BYTES]
+        self._part_count = len(bundle.part_names)
+        self._engine = engine
+        self._peers = peers
+        self._ingresses = ingresses
+        self._on_foreign = on_foreign
+
+    def receive(self, frames: Sequence[Any]) -> None:
+        """Handle a multipart from the data socket, whatever it is."""
+        started = time.perf_counter_ns()
+        self.progress.received += 1
+        try:
+            work = wire.decode(frames[0], Work)
+            tensors = wire.from_frames(work.tensors, frames[1:])
+            self._check(work)
+        except WireError as error:
+            self.progress.foreign += 1
+            self._on_foreign("data", str(error), self.progress.foreign)
+            return
+        problem = self._problem(work, tensors)
+        if problem is not None:
+            self._complain(work, *problem)
+            return
+        with self._engine.lock:
+            self._execute(work, tensors, started)
+
+    def try_inline(self, work: Work, frames: Sequence[Any]) -> bool:
+        """Run our own first hop here and now, if it is short and the engine is free.
+
+        The frames were checked when the request was accepted.
+        """
+        if self._engine.latency_us(work.route[0].parts) > INLINE_US:
+            return False
+        if not self._engine.lock.acquire(blocking=False):
+            return False
+        try:
+            self._execute(work, wire.from_frames(work.tensors, frames), time.perf_counter_ns())
+        finally:
+            self._engine.lock.release()
+        return True
+
+    def flush(self) -> dict[PeerKey, int]:
+        """Try again what could not be sent; returns what was dropped, per peer."""
+        return {**self._peers.flush(), **self._ingresses.flush()}
+
+    @property
+    def waiting(self) -> bool:
+        """True while ``flush`` has something to do."""
+        return self._peers.waiting or self._ingresses.waiting
+
+    def _check(self, work: Work) -> None:
+        if work.cluster != self._cluster:
+            raise WireError(f"cluster = {work.cluster!r}: this is {self._cluster!r}")
+        if not 0 <= work.cursor < len(work.route):
+            raise WireError(f"cursor = {work.cursor}: the route has {len(work.route)} hops")
+        if work.route[work.cursor].node != self._own[0]:
+            raise WireError(f"the hop is for {work.route[work.cursor].node!r}")
+
+    def _problem(self, work: Work, tensors: list[wire.Array]) -> tuple[str, str] | None:
+        if work.bundle != self._bundle_id:
+            return "bundle", "this agent holds another bundle"
+        parts = work.route[work.cursor].parts
+        if not all(0 <= part < self._part_count for part in parts):
+            return "bad_route", "a part that the bundle does not have"
+        if parts:
+            wrong = tensor_problem(self._bundle.manifest.parts[parts[0]].inputs, tensors)
+            if wrong is not None:
+                return "bad_input", wrong
+        return None
+
+    def _execute(self, work: Work, tensors: list[wire.Array], started: int) -> None:
+        try:
+            tensors = self._engine.run(work.route[work.cursor].parts, tensors)
+        except (BundleError, ValueError, RuntimeError) as error:
+            # ValueError and RuntimeError are what the runtime raises for tensors or models
+            # it cannot work with; whatever it is, the thread lives on.
+            self._complain(work, "failed", f"{type(error).__name__}: {error}")
+            return
+        self._forward(work, tensors, (time.perf_counter_ns() - started) // 1000)
+        self.progress.done += 1
+
+    def _forward(self, work: Work, tensors: list[wire.Array], spent_us: int) -> None:
+        remaining_us = work.remaining_us - spent_us
+        if remaining_us <= 0:
+            self.progress.expired += 1
+            return  # the ingress has ended it, or will at once
+        frames = wire.to_frames(tensors)
+        metas = wire.metas(tensors)
+        following = work.cursor + 1
+        if following < len(work.route):
+            hop = work.route[following]
+            onward = msgspec.structs.replace(
+                work,
+                cursor=following,
+                remaining_us=remaining_us,
+                tensors=metas,
+                compute_us=work.compute_us + spent_us,
+            )
+            self._peers.send((hop.node, hop.incarnation), [wire.encode(onward), *frames])
+            return
+        result = Result(
+            work.cluster,
+            work.client,
+            work.seq,
+            work.origin_incarnation,
+            work.attempt,
+            work.version,
+            work.route,
+            work.compute_us + spent_us,
+            metas,
+        )
+        origin = (work.origin, work.origin_incarnation)
+        self._ingresses.send(origin, [wire.encode(result), *frames])
+
+    def _complain(self, work: Work, code: str, message: str) -> None:
+        problem = Problem(
+            work.cluster,
+            work.client,
+            work.seq,
+            work.origin_incarnation,
+            work.attempt,
+            self._own[0],
+            code,
+            message[:500],
+        )
+        origin = (work.origin, work.origin_incarnation)
+        self._ingresses.send(origin, [wire.encode(problem)])
