@@ -46,7 +46,9 @@ class Executor:
         self._cluster = cluster
         self._bundle = bundle
         self._bundle_id = bundle.hash[:BUNDLE_ID_BYTES]
-        self._part_count = len(bundle.part_names)
+        parts = bundle.manifest.parts
+        self._inputs = [wire.metas(part.inputs) for part in parts]
+        self._outputs = [wire.metas(part.outputs) for part in parts]
         self._engine = engine
         self._peers = peers
         self._ingresses = ingresses
@@ -107,12 +109,11 @@ class Executor:
         if work.bundle != self._bundle_id:
             return "bundle", "this agent holds another bundle"
         parts = work.route[work.cursor].parts
-        if not all(0 <= part < self._part_count for part in parts):
-            return "bad_route", "a part that the bundle does not have"
-        if parts:
+        if not parts or not all(0 <= part < len(self._inputs) for part in parts):
+            return "bad_route", "no part, or one that the bundle does not have"
+        if work.tensors != self._inputs[parts[0]]:
             wrong = tensor_problem(self._bundle.manifest.parts[parts[0]].inputs, tensors)
-            if wrong is not None:
-                return "bad_input", wrong
+            return "bad_input", wrong or "another quantisation"
         return None
 
     def _execute(self, work: Work, tensors: list[wire.Array], started: int) -> None:
@@ -132,7 +133,7 @@ class Executor:
             self.progress.expired += 1
             return  # the ingress has ended it, or will at once
         frames = wire.to_frames(tensors)
-        metas = wire.metas(tensors)
+        metas = self._outputs[work.route[work.cursor].parts[-1]]
         following = work.cursor + 1
         if following < len(work.route):
             hop = work.route[following]

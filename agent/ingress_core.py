@@ -30,6 +30,7 @@ from continuer.wire import (
     Welcome,
     Work,
     from_frames,
+    metas,
 )
 
 MS = 1_000_000
@@ -117,6 +118,7 @@ class IngressCore:
                 "classes": bundle.manifest.classes,
             }
         )
+        self._input_metas = metas(bundle.manifest.input.tensors)
         self._deployment = ""
         self._version = Version()
         self._step: Step | None = None
@@ -334,7 +336,7 @@ class IngressCore:
             max(1, (pending.deadline_ns - now) // 1000),
             0,
             step.route,
-            submit.tensors,
+            self._input_metas,
         )
         first = step.route[0]
         return Forward(first.node, first.incarnation, work, pending.frames)

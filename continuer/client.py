@@ -151,7 +151,7 @@ class Client:
             sequence,
             self._model,
             request_class,
-            wire.metas(arrays),
+            wire.metas(self.input.tensors),
             wire.to_frames(arrays),
             time.monotonic_ns() + budget_ns,
             budget_ns,

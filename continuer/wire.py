@@ -406,14 +406,9 @@ def decode(raw: bytes | memoryview, *expected: type[T]) -> T:
         raise WireError(f"{kind.__name__}: {error}") from error
 
 
-def metas(tensors: Sequence[Array], specs: Sequence[TensorSpec] = ()) -> tuple[TensorMeta, ...]:
-    """Descriptions of arrays, with the quantisation of their specs where given."""
-    if specs:
-        return tuple(
-            TensorMeta(t.dtype.name, t.shape, s.scale, s.zero_point)
-            for t, s in zip(tensors, specs, strict=True)
-        )
-    return tuple(TensorMeta(t.dtype.name, t.shape) for t in tensors)
+def metas(specs: Sequence[TensorSpec]) -> tuple[TensorMeta, ...]:
+    """Descriptions of tensors that agree with their specs."""
+    return tuple(TensorMeta(s.dtype, s.shape, s.scale, s.zero_point) for s in specs)
 
 
 def to_frames(tensors: Sequence[Array]) -> list[Array]:
