@@ -67,10 +67,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--test-images", type=Path, required=True, metavar="IMAGES", help="labelled images")
     add("--out", type=Path, required=True, metavar="OUT", help="directory to create")
     add("--version", default="1.0.0", help="version of the bundle (default %(default)s)")
-    add("--limit", type=int, metavar="N", help="measure accuracy on N images only")
-    add("--longest-skip", type=int, default=8, metavar="N", help="default %(default)s blocks")
-    add("--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="for accuracy")
+    add("--limit", type=_positive, metavar="N", help="measure accuracy on N images only")
+    add("--longest-skip", type=_positive, default=8, metavar="N", help="default %(default)s blocks")
+    add("--passes", type=_positive, default=3, metavar="N", help="for cost; default %(default)s")
+    add(
+        "--processes", type=_positive, default=os.cpu_count() or 1, metavar="N", help="for accuracy"
+    )
     return parser
+
+
+def _positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: give a number above 0")
+    return value
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -113,7 +124,7 @@ def _manifest(
     weights.assign(models.values(), trained)
     unmeasured = [_part(name, model, directory) for name, model in models.items()]
     files = [(directory / part.file, part.inputs, part.outputs) for part in unmeasured]
-    costs = measure.measure(files)
+    costs = measure.measure(files, options.passes)
     parts = tuple(
         msgspec.structs.replace(part, **asdict(cost))
         for part, cost in zip(unmeasured, costs, strict=True)

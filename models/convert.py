@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def convert(model: keras.Model) -> bytes:
     """The model as float32 TensorFlow Lite, for the fixed batch of its input.
 
-    The function is frozen first: the converter turns the unfrozen function of a Keras 3
-    model into a file that runs, slowly, and answers wrongly.
+    The function is frozen first, and the converter is not given the model: with the
+    model as its trackable object, which its own warning recommends, it leaves a Keras 3
+    model's variables out of the file, which then runs slowly and answers NaN.
     """
     tensor = model.inputs[0]
     signature = tf.TensorSpec(tuple(tensor.shape), tensor.dtype, name=tensor.name)

@@ -24,7 +24,6 @@ import numpy as np
 from continuer.bundle import TensorSpec
 from continuer.runtime import LoadedPart
 
-PASSES = 3
 #: Copies for one reading of memory, so that pages of 4 KiB do not round a part off.
 COPIES = 8
 RUNS = 300
@@ -47,13 +46,13 @@ class Cost:
     memory_bytes: int
 
 
-def measure(files: Sequence[File]) -> list[Cost]:
-    """The cost of each file. Progress goes to stderr."""
-    passes = []
-    for number in range(1, PASSES + 1):
-        sys.stderr.write(f"cost: pass {number} of {PASSES} over {len(files)} parts\n")
-        passes.append([_in_fresh_process(file) for file in files])
-    return [_best(costs) for costs in zip(*passes, strict=True)]
+def measure(files: Sequence[File], passes: int) -> list[Cost]:
+    """The cost of each file, the best of the passes. Progress goes to stderr."""
+    found = []
+    for number in range(1, passes + 1):
+        sys.stderr.write(f"cost: pass {number} of {passes} over {len(files)} parts\n")
+        found.append([_in_fresh_process(file) for file in files])
+    return [_best(costs) for costs in zip(*found, strict=True)]
 
 
 def _best(costs: Sequence[Cost]) -> Cost:

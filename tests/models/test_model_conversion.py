@@ -155,7 +155,18 @@ def build_arguments(directory: Path, *more: str) -> list[str]:
 
 def test_build_writes_a_bundle(tmp_path: Path, arrays: Arrays) -> None:
     np.savez(tmp_path / "w.npz", **arrays)
-    more = ("--limit", "10", "--longest-skip", "1", "--processes", "1", "--version", "7")
+    more = (
+        "--limit",
+        "10",
+        "--longest-skip",
+        "1",
+        "--processes",
+        "1",
+        "--passes",
+        "1",
+        "--version",
+        "7",
+    )
     assert build.main(build_arguments(tmp_path, *more)) == 0
     bundle = load(tmp_path / "out")
     bundle.verify_files()
