@@ -14,6 +14,7 @@ import msgspec
 
 from continuer.bundle import InputSpec
 from continuer.errors import RequestError
+from continuer.plan import Version
 from continuer.wire import (
     Accepted,
     Hello,
@@ -65,11 +66,12 @@ Command = Send | Connect | Complete
 
 
 class Link(msgspec.Struct):
-    """One ingress. ``node`` is known once it has welcomed us."""
+    """One ingress. ``node`` is known once it has welcomed us, ``ready`` once it has a plan."""
 
     endpoint: str
     node: str | None = None
     ready: bool = False
+    welcomed: bool = False
 
 
 class Pending(msgspec.Struct):
@@ -98,6 +100,7 @@ class ClientCore:
         self._pending: dict[int, Pending] = {}
         self._unavailable: frozenset[str] = frozenset()
         self._preferred: str | None = None
+        self._version = Version()
         self.view: View | None = None
         self.model = ""
         self.refusal = ""
@@ -112,7 +115,8 @@ class ClientCore:
 
     def on_disconnected(self, endpoint: str, now: int) -> list[Command]:
         """A link is down: what it had is sent elsewhere."""
-        self._links[endpoint].ready = False
+        link = self._links[endpoint]
+        link.ready = link.welcomed = False
         return self._move({endpoint}, now)
 
     def on_message(
@@ -130,19 +134,22 @@ class ClientCore:
                 return []
             return [Complete(message.seq, message, frames)]
         if isinstance(message, Rejected):
-            return self._rejected(endpoint, message)
+            return self._rejected(endpoint, message, now)
         if isinstance(message, Welcome):
             return self._welcomed(endpoint, message, now)
         if isinstance(message, Notice):
-            return self._noticed(message, now)
+            return self._noticed(endpoint, message, now)
         if isinstance(message, Refuse):
             self.refusal = f"{message.code}: {message.message}"
         return []
 
-    def _rejected(self, endpoint: str, message: Rejected) -> list[Command]:
+    def _rejected(self, endpoint: str, message: Rejected, now: int) -> list[Command]:
         pending = self._pending.get(message.seq)
         if pending is None or pending.endpoint != endpoint:
             return []  # an ingress that we have left has no say in it any more
+        if message.code == "no_plan":
+            self._links[endpoint].ready = False  # it will send a notice once it has one
+            return self._send(pending, now)
         del self._pending[message.seq]
         return [Complete(message.seq, RequestError(message.code, message.message))]
 
@@ -150,31 +157,32 @@ class ClientCore:
         self.view = msgspec.json.decode(message.manifest, type=View)
         self.model = message.model
         link = self._links[endpoint]
-        link.node, link.ready = message.node, True
-        commands = self._learn(message.ingresses, message.preferred, message.unavailable, now)
-        waiting = [p for p in self._pending.values() if p.endpoint is None]
-        for pending in waiting:
-            commands += self._send(pending, now)
-        return commands
+        link.node, link.welcomed = message.node, True
+        return self._learn(link, message, now)
 
-    def _noticed(self, message: Notice, now: int) -> list[Command]:
-        return self._learn(message.ingresses, message.preferred, message.unavailable, now)
+    def _noticed(self, endpoint: str, message: Notice, now: int) -> list[Command]:
+        return self._learn(self._links[endpoint], message, now)
 
-    def _learn(
-        self,
-        ingresses: Sequence[tuple[str, str]],
-        preferred: str | None,
-        unavailable: Sequence[str],
-        now: int,
-    ) -> list[Command]:
-        self._preferred, self._unavailable = preferred, frozenset(unavailable)
+    def _learn(self, link: Link, message: Welcome | Notice, now: int) -> list[Command]:
+        """Take over what an ingress says, unless it is behind what another one has said.
+
+        A restarted ingress welcomes us before it has a plan: it knows less than we do.
+        """
+        link.ready = link.welcomed and message.version > Version()
+        if message.version >= self._version:
+            self._version = message.version
+            self._preferred = message.preferred
+            self._unavailable = frozenset(message.unavailable)
         commands: list[Command] = []
-        for node, endpoint in ingresses:
+        for node, endpoint in message.ingresses:
             if endpoint not in self._links:
                 self._links[endpoint] = Link(endpoint, node)
                 commands.append(Connect(endpoint))
-        left = {link.endpoint for link in self._links.values() if link.node in self._unavailable}
-        return commands + self._move(left, now)
+        left = {other.endpoint for other in self._links.values() if other.node in self._unavailable}
+        commands += self._move(left, now)
+        for pending in [p for p in self._pending.values() if p.endpoint is None]:
+            commands += self._send(pending, now)
+        return commands
 
     def _move(self, endpoints: set[str], now: int) -> list[Command]:
         commands: list[Command] = []

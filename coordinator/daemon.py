@@ -6,6 +6,7 @@ import gc
 import signal
 import socket as tcp
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Daemon:
         self._known: set[bytes] = set()
         self._closed_early: dict[int, int] = {}
         self._probes: dict[int, tuple[tcp.socket, Probe, int]] = {}
+        self._unwritten: deque[Event] = deque()
         self._running = True
         self._dropped = 0
 
@@ -76,13 +78,16 @@ class Daemon:
         due = self._core.due(time.monotonic_ns())
         while self._running:
             wait_ms = max(0, -(-(due - time.monotonic_ns()) // 1_000_000))
-            ready = dict(self._poller.poll(wait_ms))
+            ready = dict(self._poller.poll(0 if self._unwritten else wait_ms))
+            if not ready:
+                self._write_events()
             self._read(ready)
             now = time.monotonic_ns()
             if now >= due:
                 self._perform(self._core.on_tick(now))
                 self._expire_probes(now)
                 due = self._core.due(time.monotonic_ns())
+        self._write_events()
         self._journal.emit("daemon_stopped", role="coordinator", reason="signal")
         self._agents.disable_monitor()
         self._context.destroy(linger=0)
@@ -195,12 +200,13 @@ class Daemon:
                 self._start_probe(command)
             else:
                 events.append(command)
-        for event in events:  # writing may block; nobody waits for it any more
-            self._write(event)
+        self._unwritten.extend(events)
         self._store_term()
 
-    def _write(self, event: Event) -> None:
-        self._journal.write(event)
+    def _write_events(self) -> None:
+        """Write what has happened, once no message waits: acknowledgements come first."""
+        while self._unwritten:
+            self._journal.write(self._unwritten.popleft())
 
     def _send(self, link: bytes, raw: bytes) -> None:
         try:
