@@ -55,7 +55,7 @@ class Daemon:
         clients, answers, data = self._bind()
         incarnation = time.time_ns()  # rises from life to life while the clock is sane
         own: PeerKey = (config.node, incarnation)
-        host = config.advertise or config.listen
+        host = sockets.resolve("advertise", config.advertise or config.listen)
         self._member = Member(
             *own,
             *(f"tcp://{host}:{self._ports[name]}" for name in ("data", "answers", "ingress")),

@@ -36,8 +36,9 @@ class Engine:
 
     def latency_us(self, parts: Sequence[int]) -> float:
         """How long the parts take here; infinite while one is not in memory."""
-        loaded = self._loaded
-        return sum(loaded[p].latency_us if p in loaded else math.inf for p in parts)
+        # Looked up once each: the loader may evict a part between two look-ups.
+        loaded = [self._loaded.get(part) for part in parts]
+        return sum(math.inf if part is None else part.latency_us for part in loaded)
 
     def run(self, parts: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
         """Run parts one after the other. Raises BundleError where one cannot be loaded."""

@@ -62,16 +62,16 @@ class Executor:
             work = wire.decode(frames[0], Work)
             tensors = wire.from_frames(work.tensors, frames[1:])
             self._check(work)
+            problem = self._problem(work, tensors)
+            if problem is not None:
+                self._complain(work, *problem)
+                return
+            with self._engine.lock:
+                self._execute(work, tensors, started)
         except WireError as error:
+            # Also what is so long that the header of its outcome would exceed the cap.
             self.progress.foreign += 1
             self._on_foreign("data", str(error), self.progress.foreign)
-            return
-        problem = self._problem(work, tensors)
-        if problem is not None:
-            self._complain(work, *problem)
-            return
-        with self._engine.lock:
-            self._execute(work, tensors, started)
 
     def try_inline(self, work: Work, frames: Sequence[Any]) -> bool:
         """Run our own first hop here and now, if it is short and the engine is free.

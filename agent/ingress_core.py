@@ -38,12 +38,17 @@ MS = 1_000_000
 ACKNOWLEDGE_MS = 20
 MAX_ATTEMPTS = 3
 # Nodes that die within this time die of one cause: a request that was resent in between is
-# not to blame for the second, and the resending does not count as an attempt of its own...
-ONE_EVENT_MS = 20
+# not to blame for the second, and the resending does not count as an attempt of its own.
+# News of the last death may wait until a survivor has loaded what it needs for all...
+ONE_EVENT_MS = 100
 # ...though never more often than this.
 MAX_SENDS = 6
 MAX_BUDGET_US = 3_600_000_000
 MAX_CLIENTS = 1000
+# What a client writes into every header of its request leaves room there for the route.
+MAX_LABEL_BYTES = 128
+# What is quoted in a refusal may be as long as a header; the refusal itself has to fit one.
+MAX_PROBLEM = 500
 
 
 class Forward(msgspec.Struct, frozen=True):
@@ -140,7 +145,7 @@ class IngressCore:
         """A client introduces itself: tell it what is served and where else to enter."""
         if hello.cluster != self._cluster:
             problem = f"cluster = {hello.cluster!r}: this agent belongs to {self._cluster!r}"
-            return [ToClient(link, Refuse("cluster", problem))]
+            return [ToClient(link, Refuse("cluster", problem[:MAX_PROBLEM]))]
         self._clients.pop(link, None)
         self._clients[link] = None
         if len(self._clients) > MAX_CLIENTS:
@@ -177,7 +182,8 @@ class IngressCore:
         refusal = self._refusal(submit, frames)
         if refusal is not None:
             self.counters.refused += 1
-            return [ToClient(link, Rejected(submit.seq, *refusal))]
+            code, problem = refusal
+            return [ToClient(link, Rejected(submit.seq, code, problem[:MAX_PROBLEM]))]
         assert self._step is not None
         pending = Pending(
             link,
@@ -193,6 +199,7 @@ class IngressCore:
         return [self._send(pending, now)]
 
     def _refusal(self, submit: Submit, frames: Sequence[Any]) -> tuple[str, str] | None:
+        """Code and text of what speaks against taking the request; None if nothing does."""
         if submit.cluster != self._cluster:
             return "bad_input", f"cluster = {submit.cluster!r}: this is {self._cluster!r}"
         if self._step is None:
@@ -202,13 +209,7 @@ class IngressCore:
                 f"model = {submit.deployment!r}: this cluster serves {self._bundle.name!r} "
                 f"(deployment {self._deployment!r})"
             )
-        if not 0 < submit.budget_us <= MAX_BUDGET_US:
-            return "bad_input", f"budget_us = {submit.budget_us}: give 1 to {MAX_BUDGET_US}"
-        try:
-            arrays = from_frames(submit.tensors, frames)
-        except WireError as error:
-            return "bad_input", str(error)
-        problem = tensor_problem(self._bundle.manifest.input.tensors, arrays)
+        problem = self._bad_input(submit, frames)
         if problem is not None:
             return "bad_input", problem
         nbytes = sum(len(frame) for frame in frames)
@@ -217,6 +218,19 @@ class IngressCore:
         if self._bytes + nbytes > self._limits.max_inflight_bytes:
             return "busy", f"{self._bytes} bytes are in flight here; slow down"
         return None
+
+    def _bad_input(self, submit: Submit, frames: Sequence[Any]) -> str | None:
+        if not 0 < submit.budget_us <= MAX_BUDGET_US:
+            return f"budget_us = {submit.budget_us}: give 1 to {MAX_BUDGET_US}"
+        labels = {"client": submit.client, "request_class": submit.request_class.encode()}
+        for key, label in labels.items():
+            if len(label) > MAX_LABEL_BYTES:
+                return f"{key}: {len(label)} bytes; give at most {MAX_LABEL_BYTES}"
+        try:
+            arrays = from_frames(submit.tensors, frames)
+        except WireError as error:
+            return str(error)
+        return tensor_problem(self._bundle.manifest.input.tensors, arrays)
 
     # --- outcomes ---------------------------------------------------------------------
 
@@ -229,13 +243,15 @@ class IngressCore:
         if not 1 <= result.attempt <= len(pending.sends):
             raise WireError(f"attempt = {result.attempt}: {len(pending.sends)} were sent")
         version, step = pending.sends[result.attempt - 1]
-        if not result.route or any(
+        if any(
             not 0 <= part < len(self._bundle.part_names)
             for hop in result.route
             for part in hop.parts
         ):
             raise WireError("route: a part that the bundle does not have")
         path = tuple(self._bundle.part_names[p] for hop in result.route for p in hop.parts)
+        if not path:
+            raise WireError("route: no part has run")
         problem = tensor_problem(
             self._bundle.parts[path[-1]].outputs, from_frames(result.tensors, frames)
         )
@@ -260,8 +276,10 @@ class IngressCore:
     def on_problem(self, problem: Problem, now: int) -> list[Command]:
         """A stage could not run its parts: try again, elsewhere if the plan has changed."""
         pending = self._pending.get((problem.client, problem.seq))
-        if pending is None or problem.attempt != len(pending.sends):
+        if pending is None or problem.origin_incarnation != self._incarnation:
             return []
+        if problem.attempt != len(pending.sends):
+            return []  # an older attempt; the present one may still succeed
         if pending.attempts >= MAX_ATTEMPTS:
             return self._reject(pending, "failed", f"{problem.node}: {problem.message}")
         return self._resend(pending, now)

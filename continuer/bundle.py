@@ -122,6 +122,14 @@ class Variant(_Strict, frozen=True):
         """Share of right answers, 0 to 1."""
         return self.correct / self.total
 
+    @property
+    def interval_95(self) -> tuple[float, float]:
+        """Bounds between which the accuracy on all images of this kind lies (Wilson, 95 %)."""
+        share, n, z = self.accuracy, self.total, 1.96
+        centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+        reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        return max(0.0, centre - reach), min(1.0, centre + reach)
+
 
 class Accuracy(_Strict, frozen=True):
     """Measured accuracy per variant, and on which data in which form."""
@@ -133,7 +141,10 @@ class Accuracy(_Strict, frozen=True):
 
 
 class Manifest(_Strict, frozen=True):
-    """The whole manifest; ``Bundle`` adds the directory and the derived look-ups."""
+    """The whole manifest; ``Bundle`` adds the directory and the derived look-ups.
+
+    ``recipe``: how the weights were trained (seed, epochs, form of the data and so on).
+    """
 
     schema: int
     name: str
@@ -145,6 +156,33 @@ class Manifest(_Strict, frozen=True):
     blocks: tuple[Block, ...]
     parts: tuple[Part, ...]
     accuracy: Accuracy
+    recipe: dict[str, str | int | float | bool] | None = None
+
+
+def find_path(
+    model: str, blocks: Sequence[Block], skipped: Iterable[str], exit_name: str | None
+) -> tuple[str, ...]:
+    """The part names that run a variant of the model with the given blocks, in order.
+
+    Raises BundleError when a block is not skippable or the exit does not exist.
+    """
+    out = set(skipped)
+    names: list[str] = []
+    for block in blocks:
+        if block.part not in out:
+            names.append(block.part)
+        elif not block.skippable:
+            raise BundleError(f"block {block.part!r} of {model} cannot be skipped; re-home it")
+        elif block.bypass is not None:
+            names.append(block.bypass)
+        if exit_name is not None and block.exit == exit_name:
+            return (*names, exit_name)
+    if exit_name is not None:
+        exits = sorted(block.exit for block in blocks if block.exit is not None)
+        raise BundleError(
+            f"exit {exit_name!r} does not exist in {model}; it has {', '.join(exits) or 'none'}"
+        )
+    return tuple(names)
 
 
 class Bundle:
@@ -188,25 +226,7 @@ class Bundle:
 
         Raises BundleError when a block is not skippable or the exit does not exist.
         """
-        out = set(skipped)
-        names: list[str] = []
-        for block in self.manifest.blocks:
-            if block.part not in out:
-                names.append(block.part)
-            elif not block.skippable:
-                raise BundleError(
-                    f"block {block.part!r} of {self.name} cannot be skipped; re-home it"
-                )
-            elif block.bypass is not None:
-                names.append(block.bypass)
-            if exit_name is not None and block.exit == exit_name:
-                return (*names, exit_name)
-        if exit_name is not None:
-            raise BundleError(
-                f"exit {exit_name!r} does not exist in {self.name}; "
-                f"it has {', '.join(sorted(self._block_of_exit)) or 'none'}"
-            )
-        return tuple(names)
+        return find_path(self.name, self.manifest.blocks, skipped, exit_name)
 
     def measured_accuracy(self, path: Sequence[str]) -> float | None:
         """Measured accuracy of the path's variant, or None where it was not measured."""

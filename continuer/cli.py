@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -32,11 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     try:
         code: int = options.handler(options)
+        sys.stdout.flush()
     except ContinuerError as error:
         print(f"continuer: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        return 0  # the reader, such as head, has seen enough
+        # The reader, such as head, has seen enough; what is left must not fail at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
     return code

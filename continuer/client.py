@@ -25,7 +25,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from continuer import sockets, wire
-from continuer.bundle import InputSpec, Preprocessing, tensor_problem
+from continuer.bundle import InputSpec, Preprocessing, TensorSpec, tensor_problem
 from continuer.client_core import ClientCore, Command, Complete, Connect, Pending, Send
 from continuer.errors import ContinuerError, RequestError, UnreachableError, WireError
 from continuer.mailbox import Mailbox
@@ -47,7 +47,8 @@ class Answer(msgspec.Struct, frozen=True):
     ``technique``: ``none`` (the full plan), ``repartition`` (every block ran, elsewhere),
     ``early_exit``, ``skip`` or ``mixed``; ``degraded`` is true for the last three. ``path``
     is the parts that ran, ``nodes`` where, hop by hop. ``expected_accuracy`` was measured for
-    this path on the bundle's data. ``attempts`` above 1: it was sent anew after a failure.
+    this path on the bundle's data, None where it was not. ``attempts`` above 1: it was sent
+    anew after a failure.
     """
 
     label: str
@@ -59,7 +60,7 @@ class Answer(msgspec.Struct, frozen=True):
     path: tuple[str, ...]
     nodes: tuple[str, ...]
     version: str
-    expected_accuracy: float
+    expected_accuracy: float | None
     attempts: int
 
     @property
@@ -193,8 +194,8 @@ class Client:
         if array.shape == spec.shape[1:]:
             array = array[np.newaxis]
         rules = self.input.preprocessing
-        if array.dtype == np.uint8 and spec.dtype == "float32" and rules is not None:
-            return preprocess(array, rules)
+        if array.dtype == np.uint8 and rules is not None:
+            return prepare(array, spec, rules)
         return array
 
     # --- the thread -------------------------------------------------------------------
@@ -357,3 +358,26 @@ def preprocess(images: Array, rules: Preprocessing) -> Array:
     mean, std = np.asarray(rules.mean, np.float32), np.asarray(rules.std, np.float32)
     result: Array = ((scaled - mean) / std).astype(np.float32)
     return result
+
+
+def prepare(images: Array, spec: TensorSpec, rules: Preprocessing | None) -> Array:
+    """uint8 images (..., channels) as a model's input, quantised where it is.
+
+    Without rules the pixels go in as they are; to int8 models shifted, which is the same.
+    """
+    if rules is None:
+        shift = 128 if spec.dtype == "int8" else 0
+        return (images.astype(np.int16) - shift).astype(spec.dtype)
+    real = preprocess(images, rules)
+    if spec.scale is None:
+        return real.astype(spec.dtype)
+    limits = np.iinfo(spec.dtype)
+    steps = np.rint(real / np.float32(spec.scale)) + (spec.zero_point or 0)
+    result: Array = np.clip(steps, limits.min, limits.max).astype(spec.dtype)
+    return result
+
+
+def takes_images(model: InputSpec, pixels: Array) -> bool:
+    """True where a model is told how to prepare images, and these have the right shape."""
+    shapes = [spec.shape for spec in model.tensors]
+    return model.preprocessing is not None and shapes == [(1, *pixels.shape[1:])]

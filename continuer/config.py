@@ -27,6 +27,7 @@ else:
 Standby = Literal["all", "none"]
 ForcedTechnique = Literal["auto", "repartition", "early_exit", "skip"]
 NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 MAX_NODES = 200
 
 
@@ -57,12 +58,14 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raise ConfigError for the first value that cannot work."""
         _check_name("node", self.node)
         _check_name("cluster", self.cluster)
-        _check_endpoint("coordinator", self.coordinator)
+        check_endpoint("coordinator", self.coordinator)
         _check_address("listen", self.listen)
         if self.advertise is None and ipaddress.ip_address(self.listen).is_unspecified:
             raise ConfigError(
                 "advertise", None, f"set the address that peers dial, since listen is {self.listen}"
             )
+        if self.advertise is not None:
+            _check_host("advertise", self.advertise)
         ports = [self.ingress_port, self.data_port, self.answers_port]
         for key, port in zip(("ingress_port", "data_port", "answers_port"), ports, strict=True):
             _check_port(key, port)
@@ -146,7 +149,7 @@ def load(path: Path | str, kind: type[C]) -> C:
         raise ConfigError(
             "--config", str(path), f"{error.strerror}; give a readable file"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError("--config", str(path), f"not valid TOML: {error}") from error
     return parse(raw, kind)
 
@@ -214,8 +217,15 @@ def _check_address(key: str, value: str) -> None:
         raise ConfigError(key, value, "give the IP address of an interface, or 0.0.0.0") from None
 
 
-def _check_endpoint(key: str, value: str) -> None:
-    if not re.fullmatch(r"tcp://([^:/\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}", value):
+def _check_host(key: str, value: str) -> None:
+    if not HOST.fullmatch(value) or value == "0.0.0.0":  # noqa: S104  # refused, not bound
+        raise ConfigError(key, value, "give a host name or an address such as 10.0.0.2")
+
+
+def check_endpoint(key: str, value: str) -> None:
+    """Raise ConfigError unless the value is a ``tcp://HOST:PORT`` that can be dialled."""
+    found = re.fullmatch(r"tcp://([^:/\s*]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", value)
+    if found is None or not 1 <= int(found.group(2)) <= 65535:
         raise ConfigError(key, value, "give an endpoint such as tcp://10.0.0.1:7400")
 
 

@@ -38,6 +38,12 @@ class BundleError(ContinuerError):
     exit_code = EXIT_CONFIG
 
 
+class ModelError(BundleError):
+    """A model file cannot be used: malformed, refused by the runtime, or a danger to it."""
+
+    exit_code = EXIT_UNHEALTHY
+
+
 class WireError(ContinuerError):
     """Bytes from a socket are not a message of this protocol. Never fatal."""
 

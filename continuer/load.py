@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -20,9 +21,10 @@ import numpy as np
 
 from continuer.bundle import InputSpec
 from continuer.catalog import find_images
-from continuer.client import Answer, Client, preprocess
+from continuer.client import Answer, Client, prepare, takes_images
 from continuer.errors import EXIT_OK, EXIT_UNHEALTHY, RequestError, UsageError
-from continuer.outage import RequestRecord
+from continuer.outage import RequestRecord, check_writable
+from continuer.runtime import random_tensors
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 PROGRESS_NS = 200_000_000
 LEAD_NS = 200_000_000
 SPIN_NS = 300_000
+RANDOM_INPUTS = 64
 
 
 def add_parser(commands: Any) -> None:
@@ -51,8 +54,14 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Send, wait for every outcome, write the log; 0 if every request was answered."""
-    if options.rate <= 0 or options.seconds <= 0:
-        raise UsageError("--rate and --seconds: give numbers above 0")
+    for option in ("rate", "seconds", "budget_ms"):
+        value = getattr(options, option)
+        if not 0 < value < math.inf:
+            raise UsageError(f"--{option.replace('_', '-')} {value:g}: give a number above 0")
+    if options.seed < 0:
+        raise UsageError(f"--seed {options.seed}: give 0 or more")
+    if options.raw_log is not None:
+        check_writable(options.raw_log)
     sys.setswitchinterval(1e-4)
     with Client(options.endpoint, cluster=options.cluster) as client:
         inputs, labels = inputs_for(client.input, options.images, options.seed)
@@ -70,23 +79,23 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_OK if answered == len(generator.records) else EXIT_UNHEALTHY
 
 
-def inputs_for(
-    model: InputSpec, images: str, seed: int
-) -> tuple[list[Array], Sequence[int | None]]:
-    """Prepared inputs and their labels; ``random`` makes inputs for any model, unlabelled."""
+def inputs_for(model: InputSpec, images: str, seed: int) -> tuple[list[Any], Sequence[int | None]]:
+    """Inputs as ``Client.submit`` takes them, and their labels.
+
+    An input is an array, or a list of them for a model with several input tensors.
+    ``images``: a shipped set, or ``random`` for any model, unlabelled.
+    """
     random = np.random.default_rng(seed)
     specs = model.tensors
     if images == "random":
-        if len(specs) != 1 or not specs[0].dtype.startswith("float"):
-            raise UsageError("--images random: only for models with one float input")
-        drawn = [random.standard_normal(specs[0].shape).astype(specs[0].dtype) for _ in range(64)]
-        return drawn, [None] * len(drawn)
+        drawn = [random_tensors(random, specs) for _ in range(RANDOM_INPUTS)]
+        inputs = drawn if len(specs) > 1 else [tensors[0] for tensors in drawn]
+        return inputs, [None] * len(drawn)
     pixels, labels = find_images(images)
-    rules = model.preprocessing
-    if rules is None or specs[0].shape != (1, *pixels.shape[1:]):
+    if not takes_images(model, pixels):
         raise UsageError(f"--images {images}: the model takes {specs[0].shape}; use 'random'")
     order = random.permutation(len(pixels))
-    prepared = preprocess(pixels[order], rules)
+    prepared = prepare(pixels[order], specs[0], model.preprocessing)
     return list(prepared[:, np.newaxis]), [int(n) for n in labels[order]]
 
 
@@ -96,7 +105,7 @@ class Generator:
     def __init__(
         self,
         client: Client,
-        inputs: list[Array],
+        inputs: list[Any],
         labels: Sequence[int | None],
         options: argparse.Namespace,
     ) -> None:
@@ -150,6 +159,7 @@ class Generator:
                     "answered": len(ok),
                     "error": len(done) - len(ok),
                     "degraded": sum(r.technique in ("early_exit", "skip", "mixed") for r in ok),
+                    "labelled": sum(r.label is not None for r in ok),
                     "right": sum(r.answer == r.label for r in ok),
                 }
             ),

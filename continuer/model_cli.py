@@ -8,17 +8,18 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
+from continuer import caged
 from continuer.bundle import Bundle, Part, TensorSpec, Variant, load
 from continuer.catalog import find_bundle, find_images
-from continuer.client import preprocess
+from continuer.client import prepare, takes_images
 from continuer.errors import EXIT_OK, BundleError, UsageError
-from continuer.runtime import PathRunner
+from continuer.runtime import PathRunner, random_tensors
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -45,8 +46,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "verify",
         help="check a bundle's files and run every path once",
         description="Check every file's SHA-256, load every part into the runtime, and run "
-        "the full path, each exit and each measured skip on random input. Exit code 78 and a "
-        "message that names the file when something is wrong.",
+        "the full path, each exit and each measured skip on random input, in a child process. "
+        "Exit code 78 and a message that names the file when something is wrong; 1 where the "
+        "runtime refuses a file whose SHA-256 is right, crashes or hangs.",
     )
     verify.add_argument("bundle", metavar="BUNDLE", help=BUNDLE_HELP)
     verify.add_argument(
@@ -55,7 +57,11 @@ def add_parser(subparsers: Subparsers) -> None:
         help="also run a shipped set of labelled images through the full path and every exit, "
         "and compare the accuracies with the manifest's",
     )
+    caged.add_arguments(verify)
     verify.set_defaults(handler=run_verify)
+    # Verbs of other packages: functions (verbs) -> None, in modules that are quick to import.
+    for entry in entry_points(group="continuer.model_commands"):
+        entry.load()(verbs)
 
 
 def run_inspect(args: argparse.Namespace) -> int:
@@ -70,16 +76,26 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Check a bundle, one line per check, then ``ok``. Raises BundleError on a defect."""
-    bundle = load(find_bundle(args.bundle))
-    checks = [verify(bundle)]
-    if args.images is not None:
-        checks.append(verify_accuracy(bundle, args.images))
-    for line in chain.from_iterable(checks):
+    """Check a bundle, one line per check, then ``ok``. Raises BundleError on a defect.
+
+    The parts run in a child process: one that crashes or hangs is a ModelError here.
+    """
+    directory = str(find_bundle(args.bundle))
+    arguments = {"directory": directory, "images": args.images}
+    limits = caged.limits_from(args)
+    for line in caged.run("continuer.model_cli:checks", arguments, directory, limits):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     sys.stdout.write("ok\n")
     return EXIT_OK
+
+
+def checks(directory: str, images: str | None) -> Iterator[str]:
+    """All checks that were asked for; yields a line per check passed."""
+    bundle = load(directory)
+    yield from verify(bundle)
+    if images is not None:
+        yield from verify_accuracy(bundle, images)
 
 
 def verify(bundle: Bundle) -> Iterator[str]:
@@ -92,10 +108,11 @@ def verify(bundle: Bundle) -> Iterator[str]:
         yield f"file {part.file}: {part.bytes} bytes, SHA-256 {part.sha256[:16]}..."
     runner = PathRunner(bundle)
     for part in bundle.manifest.parts:
+        caged.doing(f"loading {part.file}")
         loaded = runner.part(part.name)
         yield f"part {part.name}: loads, {loaded.latency_us:.1f} us"
     generator = np.random.default_rng(0)
-    inputs = [_random(generator, spec) for spec in bundle.manifest.input.tensors]
+    inputs = random_tensors(generator, bundle.manifest.input.tensors)
     for exit_name, skipped in _variants(bundle):
         _check_path(bundle, runner, bundle.path(skipped, exit_name), inputs)
         yield f"path {_variant_name(exit_name, skipped)}: runs, outputs finite"
@@ -108,11 +125,13 @@ def verify_accuracy(bundle: Bundle, images: str) -> Iterator[str]:
     when an accuracy is further from the manifest's than sampling explains.
     """
     pixels, labels = find_images(images)
-    rules = bundle.manifest.input.preprocessing
-    specs = bundle.manifest.input.tensors
-    if rules is None or specs[0].shape != (1, *pixels.shape[1:]):
-        raise UsageError(f"images = {images!r}: the model takes {specs[0].shape}; leave it out")
-    right = _right_answers(bundle, preprocess(pixels, rules), labels)
+    taken = bundle.manifest.input
+    if not takes_images(taken, pixels):
+        raise UsageError(
+            f"images = {images!r}: the model takes {taken.tensors[0].shape}; leave it out"
+        )
+    inputs = prepare(pixels, taken.tensors[0], taken.preprocessing)
+    right = _right_answers(bundle, inputs, labels)
     for exit_name, correct in right.items():
         name, share = _variant_name(exit_name, ()), correct / len(labels)
         expected = bundle.measured_accuracy(bundle.path((), exit_name))
@@ -138,7 +157,8 @@ def _right_answers(
     """Right answers per exit, None for the full path; each block runs once per image."""
     runner = PathRunner(bundle)
     right: Counter[str | None] = Counter()
-    for image, label in zip(inputs, labels, strict=True):
+    for number, (image, label) in enumerate(zip(inputs, labels, strict=True)):
+        caged.doing(f"running image {number}")
         flow = [image[np.newaxis]]
         for block in bundle.manifest.blocks:
             flow = runner.part(block.part).run(flow)
@@ -168,6 +188,7 @@ def _check_path(
     """Run the path part by part; every output must have its shape and be finite."""
     flow = list(inputs)
     for name in path:
+        caged.doing(f"running {bundle.parts[name].file} on path {' '.join(path)}")
         flow = runner.part(name).run(flow)
         specs = bundle.parts[name].outputs
         if [tensor.shape for tensor in flow] != [spec.shape for spec in specs]:
@@ -180,17 +201,6 @@ def _check_path(
                 f"{bundle.file_of(name)}: an output is not finite on path {' '.join(path)}; "
                 "build the bundle again"
             )
-
-
-def _random(generator: np.random.Generator, spec: TensorSpec) -> npt.NDArray[Any]:
-    """Random input of the spec's shape: about normal for floats, all values for integers."""
-    dtype = np.dtype(spec.dtype)
-    if dtype.kind == "f":
-        return generator.standard_normal(spec.shape).astype(dtype)
-    if dtype.kind == "b":
-        return generator.random(spec.shape) < 0.5
-    limits = np.iinfo(dtype)
-    return generator.integers(limits.min, limits.max, spec.shape, dtype, endpoint=True)
 
 
 def _as_json(bundle: Bundle) -> dict[str, Any]:
@@ -206,6 +216,7 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
             "correct": variant.correct,
             "total": variant.total,
             "accuracy": variant.accuracy,
+            "interval_95": variant.interval_95,
         }
         for variant in manifest.accuracy.variants
     ]
@@ -232,6 +243,9 @@ def _as_text(bundle: Bundle) -> Iterator[str]:
     yield from _table([_part_row(bundle, part) for part in manifest.parts])
     yield ""
     measured = manifest.accuracy
+    if not measured.variants:
+        yield "accuracy unknown: not measured"
+        return
     yield f"accuracy on {measured.images} images of {measured.data}, {measured.form}"
     yield from _table([_variant_row(variant) for variant in measured.variants])
 
@@ -257,6 +271,7 @@ def _variant_row(variant: Variant) -> dict[str, str]:
         "variant": _variant_name(variant.exit, variant.skipped),
         "correct": f"{variant.correct} of {variant.total}",
         "percent": f"{100 * variant.accuracy:.2f}",
+        "95 %": "{:.2f} to {:.2f}".format(*(100 * bound for bound in variant.interval_95)),
     }
 
 

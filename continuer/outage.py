@@ -13,7 +13,7 @@ import math
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -50,12 +50,28 @@ class RequestRecord(msgspec.Struct, omit_defaults=True):
     error: str = ""
 
 
+class Fault(TypedDict):
+    """One fault of a raw log: what was done to which nodes, and when."""
+
+    fault: str
+    nodes: list[str]
+    at_ns: int
+
+
 class RawLog(msgspec.Struct):
     """A raw log in memory."""
 
     meta: dict[str, Any]
     requests: list[RequestRecord]
-    faults: list[dict[str, Any]]
+    faults: list[Fault]
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError where a raw log cannot be written: better before the run than after."""
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise UsageError(f"--raw-log {path}: {error.strerror}; give a file to write") from error
 
 
 def read(path: Path) -> RawLog:
@@ -65,14 +81,14 @@ def read(path: Path) -> RawLog:
         for line in path.read_text().splitlines():
             raw = json.loads(line)
             if "meta" in raw:
-                log.meta = raw["meta"]
+                log.meta = msgspec.convert(raw["meta"], dict[str, Any])
             elif "fault" in raw:
-                log.faults.append(raw)
+                log.faults.append(msgspec.convert(raw, Fault))
             else:
                 log.requests.append(msgspec.convert(raw, RequestRecord))
     except OSError as error:
         raise UsageError(f"raw log {path}: {error.strerror}") from error
-    except (ValueError, TypeError, msgspec.ValidationError) as error:
+    except (ValueError, TypeError, RecursionError, msgspec.ValidationError) as error:
         raise UsageError(f"raw log {path}: not a raw log of 'continuer load': {error}") from error
     return log
 

@@ -48,15 +48,16 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
 class Step(msgspec.Struct, frozen=True, array_like=True):
     """A route and what is predicted of it.
 
-    ``accuracy`` is a fraction, ``downtime_ms`` the predicted time from the fault to the
-    first answer by this route, ``capacity_per_s`` the rate at which the slowest stage is
-    fully used.
+    ``accuracy`` is a fraction, None where it was not measured: a model that came without
+    labels runs all of its blocks, and nobody knows how well. ``downtime_ms`` is the predicted
+    time from the fault to the first answer by this route, ``capacity_per_s`` the rate at
+    which the slowest stage is fully used.
     """
 
     technique: Technique
     exit: str | None
     route: Route
-    accuracy: float
+    accuracy: float | None
     latency_ms: float
     downtime_ms: float
     capacity_per_s: float
@@ -65,6 +66,11 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     def parts(self) -> tuple[int, ...]:
         """All parts of the route in order: its path."""
         return tuple(part for hop in self.route for part in hop.parts)
+
+    @property
+    def reported_accuracy(self) -> float | None:
+        """The accuracy as reports and events show it: four digits, None where unknown."""
+        return None if self.accuracy is None else round(self.accuracy, 4)
 
     @property
     def nodes(self) -> frozenset[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from continuer.bundle import Bundle, TensorSpec
-from continuer.errors import BundleError
+from continuer.errors import BundleError, ModelError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -46,13 +46,14 @@ class LoadedPart:
             self._interpreter = Interpreter(model_path=str(path), num_threads=1)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise BundleError(
-                f"{path}: the runtime refuses this file ({error}); build the bundle again"
-            ) from error
+            raise _refused(path, error) from error
         self._inputs = _indices(path, "input", self._interpreter.get_input_details(), inputs)
         self._outputs = _indices(path, "output", self._interpreter.get_output_details(), outputs)
         zeros = [np.zeros(spec.shape, spec.dtype) for spec in inputs]
-        self.run(zeros)
+        try:
+            self.run(zeros)
+        except (ValueError, RuntimeError) as error:
+            raise _refused(path, error) from error
         self.load_us = (time.perf_counter_ns() - started) / 1e3
         self.latency_us = min(self._timed(zeros) for _ in range(WARM_RUNS))
 
@@ -70,6 +71,14 @@ class LoadedPart:
         return (time.perf_counter_ns() - started) / 1e3
 
 
+def _refused(path: Path, error: Exception) -> ModelError:
+    why = " ".join(str(error).split()) or "it does not say why, often memory"
+    return ModelError(
+        f"{path}: the runtime refuses this file ({why}); get the file anew, or build the bundle "
+        "again"
+    )
+
+
 def _indices(
     path: Path, what: str, details: list[dict[str, Any]], specs: Sequence[TensorSpec]
 ) -> list[int]:
@@ -81,6 +90,24 @@ def _indices(
             f"{path}: {what} tensors {found}, the manifest says {wanted}; build the bundle again"
         )
     return [int(d["index"]) for d in details]
+
+
+def random_tensors(generator: np.random.Generator, specs: Sequence[TensorSpec]) -> list[Array]:
+    """Random inputs: about normal for floats, all values for bytes, 0 or 1 for wide integers.
+
+    Wide integers often are indices into something, of which nobody knows how long it is.
+    """
+    return [_random(generator, spec) for spec in specs]
+
+
+def _random(generator: np.random.Generator, spec: TensorSpec) -> Array:
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return generator.standard_normal(spec.shape).astype(dtype)
+    if dtype.kind == "b" or dtype.itemsize > 2:
+        return generator.integers(0, 2, spec.shape).astype(dtype)
+    limits = np.iinfo(dtype)
+    return generator.integers(limits.min, limits.max, spec.shape, dtype, endpoint=True)
 
 
 def load_part(bundle: Bundle, name: str) -> LoadedPart:

@@ -8,6 +8,7 @@ ends is replayed from elsewhere.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket as tcp
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 HANDSHAKE_MS = 1000
 RECONNECT_MS = 20
 RECONNECT_MAX_MS = 500
+# TCP tries again after twice the time, each time: a link that was cut for a minute would stand
+# still for up to another one after it is mended. Give such a connection up and make a new one.
+UNACKNOWLEDGED_MS = 1000
+CONNECT_MS = 500
+# The other end of a connection given up may never hear of it; ask it when it has long been quiet.
+KEEPALIVE_S = 10
 HIGH_WATER = 1000
 
 
@@ -37,6 +44,11 @@ def make(
     made.set(zmq.RCVHWM, high_water)
     made.set(zmq.RECONNECT_IVL, RECONNECT_MS)
     made.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    made.set(zmq.TCP_MAXRT, UNACKNOWLEDGED_MS)
+    made.set(zmq.CONNECT_TIMEOUT, CONNECT_MS)
+    made.set(zmq.TCP_KEEPALIVE, 1)
+    made.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
+    made.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S)
     if kind in (zmq.DEALER, zmq.PUSH):
         # Never queue for a peer that is not there: a restarted one would get stale work.
         made.set(zmq.IMMEDIATE, 1)
@@ -61,16 +73,33 @@ def bind(sock: Socket, key: str, host: str, port: int) -> int:
     return int(endpoint.rpartition(":")[2])
 
 
+def resolve(key: str, host: str) -> str:
+    """A host's address in numbers; raises ConfigError naming the key where there is none.
+
+    For what is told to others: libzmq looks names up in the thread that moves all data, so a
+    name that cannot be resolved where it is dialled would hold up everything there.
+    """
+    try:
+        return str(tcp.getaddrinfo(host, None, type=tcp.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(key, host, f"cannot be resolved ({error}); give an address") from error
+
+
 def connect_probe(endpoint: str) -> tuple[tcp.socket, bool | None]:
     """Start a TCP connection attempt to a ``tcp://`` endpoint without waiting for it.
 
     Returns the socket and the outcome where it is known at once (True: refused). Otherwise
-    the socket becomes writable when ``probe_refused`` can tell.
+    the socket becomes writable when ``probe_refused`` can tell. A host name is not looked up,
+    since that may take seconds: nothing is learned of it (False).
     """
     parts = urlsplit(endpoint)
     family = tcp.AF_INET6 if ":" in (parts.hostname or "") else tcp.AF_INET
     sock = tcp.socket(family, tcp.SOCK_STREAM)
     sock.setblocking(False)
+    try:
+        ipaddress.ip_address(parts.hostname or "")
+    except ValueError:
+        return sock, False
     code = sock.connect_ex((parts.hostname or "", parts.port or 0))
     if code == errno.EINPROGRESS:
         return sock, None

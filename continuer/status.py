@@ -40,13 +40,14 @@ def describe(state: dict[str, Any]) -> str:
         exit_name = f" at {plan['exit']}" if plan["exit"] else ""
         lines.append(
             f"technique {plan['technique']}{exit_name}: predicted accuracy "
-            f"{100 * plan['accuracy']:.2f} %, latency {plan['latency_ms']:.1f} ms, capacity "
+            f"{_percent(plan['accuracy'])}, latency {plan['latency_ms']:.1f} ms, capacity "
             f"{plan['capacity_per_s']:.0f}/s"
         )
         lines += [f"  {hop['node']:<6} {' '.join(hop['parts'])}" for hop in plan["route"]]
-    lines.append(f"{'node':<8}{'state':<10}{'done':>9}{'queued':>8}{'RSS MiB':>9}  reason")
+    width = 2 + max([6, *(len(n["node"]) for n in state["nodes"])])
+    lines.append(f"{'node':<{width}}{'state':<10}{'done':>9}{'queued':>8}{'RSS MiB':>9}  reason")
     lines += [
-        f"{n['node']:<8}{n['state']:<10}{n['done']:>9}{n['queued']:>8}{n['rss_mib']:>9.1f}"
+        f"{n['node']:<{width}}{n['state']:<10}{n['done']:>9}{n['queued']:>8}{n['rss_mib']:>9.1f}"
         f"  {n['reason']}"
         for n in state["nodes"]
     ]
@@ -54,8 +55,13 @@ def describe(state: dict[str, Any]) -> str:
         if len(contingency["nodes"]) == 1:
             steps = ", then ".join(
                 f"{s['technique']}{' ' + s['exit'] if s['exit'] else ''} "
-                f"({100 * s['accuracy']:.1f} %)"
+                f"({_percent(s['accuracy'])})"
                 for s in contingency["steps"]
             )
             lines.append(f"if {contingency['nodes'][0]} fails: {steps}")
     return "\n".join(lines)
+
+
+def _percent(fraction: float | None) -> str:
+    """``86.94 %``; a model that came without labels has no known accuracy."""
+    return "unknown" if fraction is None else f"{100 * fraction:.2f} %"

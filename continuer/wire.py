@@ -111,7 +111,8 @@ class Rejected(Message, frozen=True):
 class Reply(Message, frozen=True):
     """The answer and how it was made; its tensors follow.
 
-    ``path`` is the part names that ran, ``nodes`` who ran them, hop by hop.
+    ``path`` is the part names that ran, ``nodes`` who ran them, hop by hop;
+    ``expected_accuracy`` is None where it was not measured.
     """
 
     seq: int
@@ -120,7 +121,7 @@ class Reply(Message, frozen=True):
     path: tuple[str, ...]
     nodes: tuple[str, ...]
     version: Version
-    expected_accuracy: float
+    expected_accuracy: float | None
     attempt: int
     tensors: tuple[TensorMeta, ...]
 

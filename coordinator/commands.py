@@ -40,7 +40,11 @@ Command = Send | Probe | Decided | Event
 
 
 class NodeRecord(msgspec.Struct):
-    """All that is known of one node. Times in ns of the coordinator's clock."""
+    """All that is known of one node. Times in ns of the coordinator's clock.
+
+    ``accepted`` counts requests since the agent started, ``arrived`` those since we listen;
+    ``heartbeats`` counts since it joined.
+    """
 
     name: str
     state: NodeState = "absent"
@@ -55,6 +59,7 @@ class NodeRecord(msgspec.Struct):
     was_dead: bool = False
     reason: str = ""
     accepted: int = 0
+    arrived: int = 0
     done: int = 0
     queued: int = 0
     rss_bytes: int = 0
@@ -109,7 +114,7 @@ class Failover(msgspec.Struct):
                     "version": str(taken.version),
                     "technique": taken.step.technique,
                     "exit": taken.step.exit,
-                    "accuracy": round(taken.step.accuracy, 4),
+                    "accuracy": taken.step.reported_accuracy,
                     "latency_ms": round(taken.step.latency_ms, 3),
                     "begun_ns": taken.begun_ns,
                     "decided_ns": taken.decided_ns,

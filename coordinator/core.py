@@ -333,7 +333,7 @@ class Coordinator:
                     "version": str(self.version),
                     "technique": again.step.technique,
                     "nodes": [hop.node for hop in again.step.route],
-                    "accuracy": round(again.step.accuracy, 4),
+                    "accuracy": again.step.reported_accuracy,
                     "latency_ms": round(again.step.latency_ms, 3),
                     "capacity_per_s": round(again.step.capacity_per_s, 1),
                 },
@@ -447,7 +447,7 @@ class Coordinator:
                     "version": str(self.version),
                     "nodes": sorted(self.failed),
                     "technique": step.technique,
-                    "accuracy": round(step.accuracy, 4),
+                    "accuracy": step.reported_accuracy,
                     "latency_ms": round(step.latency_ms, 3),
                     **extra,
                 },
@@ -483,12 +483,12 @@ class Coordinator:
         return []
 
     def _measure_rate(self, now: int) -> None:
-        total = sum(node.accepted for node in self.membership.nodes.values())
+        total = sum(node.arrived for node in self.membership.nodes.values())
         if self._rate_mark is None:
             self._rate_mark = (now, total)
         elapsed = now - self._rate_mark[0]
         if elapsed >= RATE_EVERY_MS * MS:
-            seen = max(0, total - self._rate_mark[1]) * 1e9 / elapsed
+            seen = (total - self._rate_mark[1]) * 1e9 / elapsed
             self.rate_per_s = max(seen, self.config.expected_rate_per_s)
             self._rate_mark = (now, total)
 

@@ -25,6 +25,7 @@ from coordinator.status import status
 
 PROBE_TIMEOUT_NS = 200_000_000
 READ_AT_MOST = 500
+MAX_QUOTED = 60
 TERM_FILE = "term"
 
 
@@ -40,7 +41,7 @@ class Daemon:
         self._context: zmq.Context[Any] = zmq.Context()
         self._agents = sockets.make(self._context, zmq.ROUTER, wire.MAX_CONTROL_BYTES)
         self._control = sockets.make(self._context, zmq.ROUTER, wire.MAX_CONTROL_BYTES)
-        self._monitor = self._agents.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitor = self._agents.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self.agents_port = sockets.bind(
             self._agents, "agents_port", config.listen, config.agents_port
         )
@@ -50,9 +51,9 @@ class Daemon:
         self._poller = zmq.Poller()
         for sock in (self._agents, self._control, self._monitor):
             self._poller.register(sock, zmq.POLLIN)
+        self._open_fds: set[int] = set()
         self._link_of_fd: dict[int, bytes] = {}
         self._known: set[bytes] = set()
-        self._closed_early: dict[int, int] = {}
         self._probes: dict[int, tuple[tcp.socket, Probe, int]] = {}
         self._unwritten: deque[Event] = deque()
         self._running = True
@@ -95,23 +96,25 @@ class Daemon:
     # --- receiving --------------------------------------------------------------------
 
     def _read(self, ready: dict[Any, int]) -> None:
+        if self._agents in ready or self._monitor in ready:
+            self._read_agents()  # what was said before a link closed comes before its closing
         if self._monitor in ready:
             self._read_monitor()
-        if self._agents in ready:
-            self._read_agents()
         for fd in [fd for fd in ready if isinstance(fd, int)]:
             self._finish_probe(fd)
         if self._control in ready:
             self._read_control()
 
     def _read_monitor(self) -> None:
-        """Closed connections. Descriptors are reused, so each closing is matched with care."""
+        """Connections that came and went, in order. Descriptors are used again and again."""
         while self._monitor.poll(0):
-            fd = int(recv_monitor_message(self._monitor)["value"])
-            if self._closed_early.get(fd, 0):
-                self._closed_early[fd] -= 1
-                continue
+            event = recv_monitor_message(self._monitor)
+            fd = int(event["value"])
             link = self._link_of_fd.pop(fd, None)
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._open_fds.add(fd)
+            else:
+                self._open_fds.discard(fd)
             if link is not None:
                 self._closed(link)
 
@@ -123,9 +126,9 @@ class Daemon:
                 return
             now = time.monotonic_ns()
             link = frames[0].bytes
-            if link not in self._known:
-                self._learn_link(link, int(frames[-1].get(zmq.SRCFD)))
             try:
+                if link not in self._known:
+                    self._learn_link(link, frames[-1])
                 if len(frames) != 2:
                     raise WireError(f"{len(frames)} frames; expected 2")
                 message = wire.decode(
@@ -133,18 +136,25 @@ class Daemon:
                 )
             except wire.ProtocolMismatchError as error:
                 self._send(link, wire.encode(Refuse("protocol", str(error))))
+                self._foreign("agents", error)
                 continue
             except WireError as error:
                 self._foreign("agents", error)
                 continue
             self._perform(self._core.on_message(link, message, now))
 
-    def _learn_link(self, link: bytes, fd: int) -> None:
-        older = self._link_of_fd.get(fd)
-        if older is not None:
-            # The descriptor's earlier owner is gone; its closing is still to be reported.
-            self._closed_early[fd] = self._closed_early.get(fd, 0) + 1
-            self._closed(older)
+    def _learn_link(self, link: bytes, frame: zmq.Frame) -> None:
+        """Remember the connection of a link, so that its closing can be told from others'.
+
+        Raises WireError where the connection has closed already: nobody is there any more.
+        """
+        try:
+            fd = int(frame.get(zmq.SRCFD))
+        except zmq.ZMQError as error:  # a peer of the oldest protocol, which no agent speaks
+            raise WireError("a message without a connection") from error
+        self._read_monitor()  # all that befell the descriptor before this message was sent
+        if fd not in self._open_fds:
+            raise WireError("its sender has gone")
         self._link_of_fd[fd] = link
         self._known.add(link)
 
@@ -173,7 +183,8 @@ class Daemon:
         if ask.verb == "status":
             brief = ask.arguments.get("brief") is True
             return Tell(status(self._core, time.monotonic_ns(), brief=brief))
-        return Tell({}, f"verb = {ask.verb!r}: unknown; this coordinator knows 'status'")
+        verb = ask.verb[:MAX_QUOTED]
+        return Tell({}, f"verb = {verb!r}: unknown; this coordinator knows 'status'")
 
     def _foreign(self, socket: str, error: WireError) -> None:
         """Strangers' bytes: dropped, counted, and said only now and then."""

@@ -3,7 +3,8 @@
 Two things make silence misleading, and both are handled here: jitter (the timeout of each
 node grows with the gaps seen) and the observer's own stalls (it judges nobody until it has
 listened again). A third, silence of most nodes at once, points at the observer or its
-network too: judgement is held for a few timeouts.
+network too: judgement is held for a few timeouts. If nobody at all is heard it is held for as
+long as that lasts (there is nobody to tell), and then until every link had time to come back.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ BUCKET_NS = 5_000 * MS
 GAP_FACTOR = 1.5
 MAX_STRETCH = 10.0
 HOLD_TIMEOUTS = 3
+# Links that were all cut do not come back together: TCP, ARP and agents that make a new connection
+# all try again after up to a second or so. A solitude that was but a stall asks for less. In
+# this time only a closed link or a refused connection counts, silence does not.
+COME_BACK_NS = 2_000 * MS
 MAX_SLEEP_NS = 20 * MS
 
 
@@ -49,6 +54,8 @@ class Detector:
         self._late_ns = self._timeout_ns // 2
         self._heard: dict[str, Heard] = {}
         self._due_ns: int | None = None
+        self._alone_ns: int | None = None  # while nobody is heard: since when
+        self._come_back_ns = 0  # until when links may still be coming back
 
     def watch(self, node: str, now: int) -> None:
         """Begin to expect heartbeats from a node."""
@@ -108,10 +115,33 @@ class Detector:
                     seen.last_ns = max(seen.last_ns, grace)
             return Verdict(late_ns=late)
         watched = [n for n in nodes if n in self._heard]
-        silent = tuple(n for n in watched if self.silence_ns(n, now) > self.timeout_ns(n))
-        if len(silent) >= 2 and 2 * len(silent) > len(watched):
-            held = tuple(
-                n for n in silent if self.silence_ns(n, now) <= HOLD_TIMEOUTS * self.timeout_ns(n)
-            )
-            return Verdict(tuple(n for n in silent if n not in held), held)
-        return Verdict(silent)
+        silent = [n for n in watched if self.silence_ns(n, now) > self.timeout_ns(n)]
+        company = self._company(silent, watched)
+        if self._are_links_away(company, watched, now):
+            return Verdict(held=tuple(silent))
+        if len(company) < 2 or 2 * len(company) <= len(watched):
+            return Verdict(tuple(silent))
+        held = tuple(
+            n for n in silent if self.silence_ns(n, now) <= HOLD_TIMEOUTS * self.timeout_ns(n)
+        )
+        return Verdict(tuple(n for n in silent if n not in held), held)
+
+    def _company(self, silent: Sequence[str], watched: Sequence[str]) -> list[str]:
+        """Those that fell silent with the silent ones: heartbeats do not come in step."""
+        last_ns = max((self._heard[n].last_ns for n in silent), default=None)
+        if last_ns is None:
+            return []
+        return [n for n in watched if self._heard[n].last_ns <= last_ns + self._late_ns]
+
+    def _are_links_away(self, company: Sequence[str], watched: Sequence[str], now: int) -> bool:
+        """True while nobody is heard, and then until every link had time to come back."""
+        if len(company) >= 2 and len(company) == len(watched):
+            if self._alone_ns is None:
+                self._alone_ns = max(self._heard[n].last_ns for n in watched)
+            return True
+        if self._alone_ns is not None:
+            lasted_ns, self._alone_ns = now - self._alone_ns, None
+            stall = lasted_ns <= HOLD_TIMEOUTS * self._timeout_ns
+            until_ns = now + (lasted_ns if stall else COME_BACK_NS)
+            self._come_back_ns = max(self._come_back_ns, until_ns)
+        return now < self._come_back_ns

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from continuer.bundle import Bundle
-from continuer.config import CoordinatorConfig
+from continuer.config import CoordinatorConfig, check_endpoint
+from continuer.errors import ConfigError
 from continuer.journal import Event
 from continuer.plan import Member
 from continuer.wire import Heartbeat, Join, Members, Refuse
@@ -19,6 +20,8 @@ from coordinator.detector import Detector
 
 TRUST_AFTER_MS = 200
 KNOCK_EVERY_MS = 20
+# A Join may quote a name as long as itself; the refusal has to fit a header.
+MAX_PROBLEM = 500
 
 
 class Membership:
@@ -55,10 +58,11 @@ class Membership:
         refusal = self._refusal(join)
         name = join.member.node
         if refusal is not None:
-            code, problem = refusal
+            code, problem = refusal[0], refusal[1][:MAX_PROBLEM]
+            fields = {"node": name[:MAX_PROBLEM], "code": code, "problem": problem}
             return [
                 Send(link, Refuse(code, problem)),
-                Event("node_refused", {"node": name, "code": code, "problem": problem}),
+                Event("node_refused", fields),
             ]
         node = self.nodes[name]
         commands: list[Command] = []
@@ -75,6 +79,7 @@ class Membership:
         node.loaded = {timing.part: timing for timing in join.loaded}
         node.memory_bytes = join.memory_bytes or float("inf")
         node.standby = join.standby
+        node.heartbeats = 0
         self.detector.watch(name, now)
         if not (same_life and node.state in ("active", "suspect")):
             node.state, node.since_ns = "joined", now
@@ -116,6 +121,11 @@ class Membership:
                 f"node = {join.member.node!r}: not among 'nodes' of the coordinator ({known}); "
                 "add it there, or correct 'node'"
             )
+        for key in ("data", "answers", "ingress"):
+            try:
+                check_endpoint(key, getattr(join.member, key))
+            except ConfigError as error:
+                return "endpoint", f"{error}; correct 'advertise'"
         other_life = node.member is not None and node.member.incarnation != join.member.incarnation
         if other_life and node.live and node.link is not None:
             return "node", (
@@ -132,6 +142,8 @@ class Membership:
             # A link we know nothing of, say after our own restart: the agent must join anew.
             return [Send(link, Refuse("unknown", "join first"))]
         self.detector.heard(node.name, now)
+        if node.heartbeats:  # what was accepted before we listened does not arrive now
+            node.arrived += max(0, beat.accepted - node.accepted)
         node.accepted, node.done, node.queued = beat.accepted, beat.done, beat.queued
         node.rss_bytes = beat.rss_bytes
         node.heartbeats += 1
@@ -161,6 +173,9 @@ class Membership:
         node.link = None
         if node.state == "left":
             return []
+        if node.name in self._held:
+            # All were silent: the agent has given this connection up and is making a new one.
+            return self._knock(node, now)
         return [*self._fail(node, "link closed", now, now), *self._knock(node, now)]
 
     def leave(self, link: bytes, now: int) -> list[Command]:

@@ -15,8 +15,8 @@ import msgspec
 from continuer.bundle import Bundle
 from continuer.config import ForcedTechnique
 from continuer.objectives import Metrics, Objectives, score, violations
+from continuer.placement import place
 from continuer.plan import Contingency, Hop, Step, Technique
-from coordinator.placement import place
 
 # Placement: which node runs which parts, in route order.
 Layout = dict[str, tuple[int, ...]]
@@ -78,7 +78,7 @@ class Candidate(msgspec.Struct, frozen=True):
         return {
             "technique": self.step.technique,
             "exit": self.step.exit,
-            "accuracy": round(self.step.accuracy, 4),
+            "accuracy": self.step.reported_accuracy,
             "latency_ms": round(self.step.latency_ms, 3),
             "downtime_ms": round(self.step.downtime_ms, 3),
             "capacity_per_s": round(self.step.capacity_per_s, 1),
@@ -159,8 +159,7 @@ def make_step(setting: Setting, layout: Layout, technique: Technique) -> Candida
         _downtime_ms(setting, facts, missing),
         capacity,
     )
-    metrics = Metrics(accuracy, latency_ms, step.downtime_ms)
-    problems = violations(setting.objectives, metrics)
+    problems = _broken(setting.objectives, step, step.downtime_ms)
     if setting.rate_per_s > capacity * setting.max_utilisation:
         problems["capacity"] = setting.rate_per_s / (capacity * setting.max_utilisation) - 1
     return Candidate(step, 0.0, missing, problems, measured)
@@ -186,16 +185,19 @@ def _downtime_ms(
     return downtime
 
 
-def accuracy_of(bundle: Bundle, path: Sequence[str]) -> tuple[float, bool] | None:
+def accuracy_of(bundle: Bundle, path: Sequence[str]) -> tuple[float | None, bool] | None:
     """(accuracy, measured) of a path.
 
     A skip of several runs that was not measured as a whole is estimated: the full accuracy
-    times the drop of each run. None where a run was not measured either.
+    times the drop of each run. None where a run was not measured either. The path of all
+    blocks can always be offered: where the model came without labels, its accuracy is None.
     """
     measured = bundle.measured_accuracy(path)
     if measured is not None:
         return measured, True
     exit_name, skipped = bundle.variant_of(path)
+    if exit_name is None and not skipped:
+        return None, False
     if exit_name is not None:
         return None
     full = bundle.measured_accuracy(bundle.path())
@@ -254,9 +256,25 @@ def candidates(
     return tuple(sorted(scored, key=lambda c: -c.score))
 
 
-def metrics_of(step: Step) -> Metrics:
-    """The step's metrics, for scoring."""
-    return Metrics(step.accuracy, step.latency_ms, step.downtime_ms)
+def metrics_of(step: Step, downtime_ms: float | None = None) -> Metrics:
+    """The step's metrics for scoring, or with another downtime.
+
+    An unknown accuracy counts as 1: scores are relative to the full plan's, and only paths
+    of all blocks have an unknown one.
+    """
+    return Metrics(
+        1.0 if step.accuracy is None else step.accuracy,
+        step.latency_ms,
+        step.downtime_ms if downtime_ms is None else downtime_ms,
+    )
+
+
+def _broken(objectives: Objectives, step: Step, downtime_ms: float) -> dict[str, float]:
+    """Violations by the step; an accuracy that nobody knows cannot be promised either."""
+    broken = violations(objectives, metrics_of(step, downtime_ms))
+    if step.accuracy is None and objectives.min_accuracy is not None:
+        broken["min_accuracy"] = 1.0
+    return broken
 
 
 def exit_layouts(bundle: Bundle, current: Layout, failed: frozenset[str]) -> list[Layout]:
@@ -360,9 +378,8 @@ def _bridged(
     """
     if candidate.step.downtime_ms <= bridge.step.downtime_ms:
         return candidate
-    step = candidate.step
-    felt = Metrics(step.accuracy, step.latency_ms, bridge.step.downtime_ms)
-    problems = violations(objectives, felt)
+    felt = metrics_of(candidate.step, bridge.step.downtime_ms)
+    problems = _broken(objectives, candidate.step, bridge.step.downtime_ms)
     if "capacity" in candidate.problems:
         problems["capacity"] = candidate.problems["capacity"]
     return msgspec.structs.replace(

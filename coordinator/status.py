@@ -46,14 +46,15 @@ def health(core: Coordinator) -> str:
         return "no_plan"
     if core.step.technique in ("early_exit", "skip", "mixed"):
         return "degraded"
-    return "reduced" if lost else "full"
+    # A node that is back is missing until it has its blocks again.
+    return "full" if core.step.technique == "none" and not lost else "reduced"
 
 
 def _step(bundle: Bundle, step: Step) -> dict[str, Any]:
     return {
         "technique": step.technique,
         "exit": step.exit,
-        "accuracy": round(step.accuracy, 4),
+        "accuracy": step.reported_accuracy,
         "latency_ms": round(step.latency_ms, 3),
         "capacity_per_s": round(step.capacity_per_s, 1),
         "route": [

@@ -1,4 +1,7 @@
-"""A cluster of real processes on loopback: one coordinator and N agents, as daemons run."""
+"""A cluster of real processes: one coordinator and N agents, as daemons run.
+
+All on loopback, unless they are told to run at other places, such as network namespaces.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from continuer.control import ask
 from continuer.errors import ContinuerError, UnreachableError
@@ -18,6 +22,13 @@ from continuer.errors import ContinuerError, UnreachableError
 HOST = "127.0.0.1"
 READY_TIMEOUT_S = 60.0
 POLL_S = 0.05
+
+
+class Place(NamedTuple):
+    """Where a daemon runs: the address it listens at, and what its command line begins with."""
+
+    host: str = HOST
+    prefix: tuple[str, ...] = ()
 
 
 def program(name: str) -> list[str]:
@@ -49,7 +60,10 @@ def toml(values: dict[str, Any]) -> str:
 
 
 class Cluster:
-    """Starts and ends the processes; configurations and logs are in ``directory``."""
+    """Starts and ends the processes; configurations and logs are in ``directory``.
+
+    ``places`` says where the coordinator (``coordinator``) and nodes run; here, if not named.
+    """
 
     def __init__(
         self,
@@ -59,19 +73,25 @@ class Cluster:
         *,
         agent: dict[str, Any] | None = None,
         coordinator: dict[str, Any] | None = None,
+        places: Mapping[str, Place] | None = None,
     ) -> None:
         self.directory = directory
         self.nodes = nodes
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._places = {name: (places or {}).get(name, Place()) for name in ("coordinator", *nodes)}
+        hosts = {name: place.host for name, place in self._places.items()}
         ports = free_ports(2 + 3 * len(nodes))
-        self.control = f"tcp://{HOST}:{ports[1]}"
-        self._ingress = {node: f"tcp://{HOST}:{ports[2 + 3 * i]}" for i, node in enumerate(nodes)}
+        self.control = f"tcp://{hosts['coordinator']}:{ports[1]}"
+        self._ingress = {
+            node: f"tcp://{hosts[node]}:{ports[2 + 3 * i]}" for i, node in enumerate(nodes)
+        }
         common = {"bundle": str(bundle)}
         self._write(
             "coordinator",
             {
                 **common,
                 "nodes": nodes,
+                "listen": hosts["coordinator"],
                 "agents_port": ports[0],
                 "control_port": ports[1],
                 "state_dir": str(directory / "state"),
@@ -85,7 +105,8 @@ class Cluster:
                 {
                     **common,
                     "node": node,
-                    "coordinator": f"tcp://{HOST}:{ports[0]}",
+                    "listen": hosts[node],
+                    "coordinator": f"tcp://{hosts['coordinator']}:{ports[0]}",
                     **dict(zip(("ingress_port", "data_port", "answers_port"), own, strict=True)),
                     **(agent or {}),
                 },
@@ -108,7 +129,11 @@ class Cluster:
         kind = "continuer-coordinator" if name == "coordinator" else "continuer-agent"
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  # our own programs
-                [*program(kind), "--config", str(self.directory / f"{name}.toml")],
+                [
+                    *self._places[name].prefix,
+                    *program(kind),
+                    *("--config", str(self.directory / f"{name}.toml")),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

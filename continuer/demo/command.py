@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import selectors
 import signal
@@ -18,12 +19,13 @@ from continuer import bundle as bundles
 from continuer import load
 from continuer.bundle import Bundle
 from continuer.catalog import find_bundle, find_images
+from continuer.client import takes_images
 from continuer.demo import report as reports
 from continuer.demo.cluster import Cluster, program
 from continuer.demo.text import describe
 from continuer.demo.view import EventTail, LiveView, PlainView, make_view
 from continuer.errors import EXIT_OK, EXIT_UNHEALTHY, ContinuerError, UsageError
-from continuer.outage import RawLog, read
+from continuer.outage import Fault, RawLog, check_writable, read
 
 MODEL = "resnet32-cifar10"
 IMAGES = "cifar10-test-1000"
@@ -89,10 +91,14 @@ def check(options: argparse.Namespace, bundle: Bundle) -> tuple[list[str], list[
             raise UsageError(f"--kill {chosen}: name each node once")
     if len(victims) == len(nodes):
         raise UsageError(f"--kill {chosen}: leave at least one node, or nobody can answer")
-    if options.seconds < MIN_SECONDS:
+    if not MIN_SECONDS <= options.seconds < math.inf:
         raise UsageError(f"--seconds {options.seconds:g}: give at least {MIN_SECONDS:g}")
-    if options.rate <= 0:
+    if not 0 < options.rate < math.inf:
         raise UsageError(f"--rate {options.rate:g}: give a number above 0")
+    if options.seed < 0:
+        raise UsageError(f"--seed {options.seed}: give 0 or more")
+    if options.raw_log is not None:
+        check_writable(options.raw_log)
     return nodes, victims
 
 
@@ -121,7 +127,7 @@ class Demo:
         )
         self._tail = EventTail(self._cluster.log("coordinator"))
         self._progress: dict[str, Any] = {}
-        self._faults: list[dict[str, Any]] = []
+        self._faults: list[Fault] = []
 
     def run(self) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
         """The report, the coordinator's failovers, and the nodes that were taken back in."""
@@ -258,7 +264,7 @@ class Demo:
         nodes = len(self._cluster.nodes)
         return reports.make(self._bundle.name, nodes, recorded, failovers, good)
 
-    def _inputs(self) -> list[load.Array]:
+    def _inputs(self) -> list[Any]:
         """The inputs that the client sent, made again from the seed."""
         specs = self._bundle.manifest.input
         return load.inputs_for(specs, self._images, self._options.seed)[0]
@@ -266,8 +272,6 @@ class Demo:
 
 def fits_images(bundle: Bundle) -> bool:
     """True where the shipped images suit the model."""
-    specs = bundle.manifest.input
-    if specs.preprocessing is None or len(specs.tensors) != 1:
-        return False
-    pixels, _ = find_images(IMAGES)
-    return specs.tensors[0].shape == (1, *pixels.shape[1:])
+    pixels, labels = find_images(IMAGES)
+    named = len(bundle.manifest.classes) > labels.max()
+    return named and takes_images(bundle.manifest.input, pixels)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from continuer.bundle import Bundle
-from continuer.outage import RawLog, RequestRecord, outage_ms
+from continuer.outage import Fault, RawLog, RequestRecord, outage_ms
 from continuer.runtime import PathRunner
 
 if TYPE_CHECKING:
@@ -27,16 +27,22 @@ MS = 1e6
 class Oracle:
     """Runs the path of an answer in one process and compares."""
 
-    def __init__(self, bundle: Bundle, inputs: Sequence[Array]) -> None:
+    def __init__(self, bundle: Bundle, inputs: Sequence[Array | list[Array]]) -> None:
+        self._bundle = bundle
         self._runner = PathRunner(bundle)
         self._inputs = inputs
         self._known: dict[tuple[int, tuple[str, ...]], Array] = {}
 
     def agrees(self, record: RequestRecord) -> bool:
-        """True where the answer equals the oracle's for the path the answer is tagged with."""
+        """True where the answer equals the oracle's for its path, and its tag fits the path."""
+        left_out = self._bundle.variant_of(record.path) != (None, ())
+        if left_out != (record.technique in DEGRADED):
+            return False
         key = (record.image, record.path)
         if key not in self._known:
-            self._known[key] = self._runner.run(record.path, [self._inputs[record.image]])[0]
+            sent = self._inputs[record.image]
+            tensors = sent if isinstance(sent, list) else [sent]
+            self._known[key] = self._runner.run(record.path, tensors)[0]
         logits = np.frombuffer(bytes.fromhex(record.logits), np.float32)
         wanted = self._known[key].reshape(-1)
         return logits.shape == wanted.shape and bool(
@@ -76,7 +82,7 @@ def version_of(text: str | None) -> tuple[int, int]:
 
 
 def failover_account(
-    log: RawLog, fault: dict[str, Any], records: Sequence[dict[str, Any]], good: set[int]
+    log: RawLog, fault: Fault, records: Sequence[dict[str, Any]], good: set[int]
 ) -> dict[str, Any]:
     """One entry of ``failovers``. Times are ms after the fault; null where not measured.
 

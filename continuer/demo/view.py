@@ -54,6 +54,8 @@ def describe(line: bytes) -> str:
     for key, value in event.items():
         if isinstance(value, list):
             event[key] = " ".join(map(str, value))
+        elif value is None:
+            event[key] = "unknown"
     return f"{event['timestamp'][11:23]} {template.format(**event)}"
 
 
@@ -144,8 +146,8 @@ class LiveView:
 def summary(state: dict[str, Any] | None, progress: dict[str, Any]) -> str:
     """Plan, counts and accuracy so far in one line."""
     plan = state["plan"]["technique"] if state and state["plan"] else "no plan"
-    answered = progress["answered"]
-    accuracy = f"{100 * progress['right'] / answered:.2f} %" if answered else "-"
+    answered, labelled = progress["answered"], progress["labelled"]
+    accuracy = f"{100 * progress['right'] / labelled:.2f} %" if labelled else "-"
     rate = state["rate_per_s"] if state else 0
     return (
         f"plan {state['version'] if state else '-'} ({plan})  {rate:.0f}/s  "
