@@ -1,5 +1,7 @@
-"""The networks that CONTINUER ships, and the tools that cut a network into a bundle.
+"""The networks that CONTINUER ships, and the tools that train, cut and convert networks.
 
-Only ``models.resnet32`` and ``models.convert`` import Keras and TensorFlow, and only
-``models.build`` imports those two: everything that runs on a box does without them.
+A network is written once (``resnet32``, ``mobilenetv2``) against ``models.ops``. Only
+``models.ops_torch`` and the modules ``train_step``, ``train_measure`` and ``train_loop``
+import PyTorch; only ``models.ops_keras`` and ``models.convert`` import Keras and TensorFlow.
+The weight file is where the two meet. Nothing that runs on a box imports any of these.
 """

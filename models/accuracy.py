@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from continuer.bundle import Bundle, Variant, load
+from continuer.bundle import Block, Bundle, Variant, load
 from continuer.runtime import PathRunner
 
 Counts = npt.NDArray[np.int64]
@@ -33,19 +33,19 @@ class Node:
     children: dict[str, Node] = field(default_factory=dict)
 
 
-def variants(bundle: Bundle, longest_skip: int) -> list[tuple[str | None, tuple[str, ...]]]:
+def variants(
+    blocks: Sequence[Block], longest_skip: int
+) -> list[tuple[str | None, tuple[str, ...]]]:
     """What is measured, as (exit, skipped blocks).
 
     The full network; every exit with nothing skipped; every run of up to
     ``longest_skip`` consecutive skippable blocks, without exit.
     """
-    blocks = bundle.manifest.blocks
     exits = [(block.exit, ()) for block in blocks if block.exit is not None]
-    return [(None, ()), *exits, *((None, run) for run in _runs(bundle, longest_skip))]
+    return [(None, ()), *exits, *((None, run) for run in _runs(blocks, longest_skip))]
 
 
-def _runs(bundle: Bundle, longest: int) -> Iterator[tuple[str, ...]]:
-    blocks = bundle.manifest.blocks
+def _runs(blocks: Sequence[Block], longest: int) -> Iterator[tuple[str, ...]]:
     for length in range(1, longest + 1):
         for start in range(len(blocks) - length + 1):
             run = blocks[start : start + length]
@@ -76,7 +76,7 @@ def measure(
     ``images``: (N, *shape of the input without its batch), prepared; ``labels``: (N,).
     Progress goes to stderr.
     """
-    wanted = variants(bundle, longest_skip)
+    wanted = variants(bundle.manifest.blocks, longest_skip)
     correct = np.zeros(len(wanted), np.int64)
     pieces = [
         (images[at : at + CHUNK], labels[at : at + CHUNK]) for at in range(0, len(labels), CHUNK)
@@ -103,7 +103,7 @@ class _Worker:
 
     def __init__(self, directory: Path, longest_skip: int) -> None:
         bundle = load(directory)
-        wanted = variants(bundle, longest_skip)
+        wanted = variants(bundle.manifest.blocks, longest_skip)
         self.runner = PathRunner(bundle)
         self.root = tree([bundle.path(skipped, exit_name) for exit_name, skipped in wanted])
         self.counts = np.zeros(len(wanted), np.int64)

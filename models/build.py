@@ -18,29 +18,23 @@ import msgspec
 from continuer import bundle
 from continuer.client import preprocess
 from continuer.errors import EXIT_OK, ContinuerError, UsageError
-from models import accuracy, images, measure, weights
+from models import accuracy, images, measure, networks, weights
+from models.network import PREPROCESSING
+from models.recipe import Recipe, load_recipe
 
-PREPROCESSING = bundle.Preprocessing(
-    layout="NHWC",
-    colour="RGB",
-    divisor=255.0,
-    mean=(0.4914, 0.4822, 0.4465),
-    std=(0.247, 0.243, 0.262),
-)
-DESCRIPTION = (
-    "ResNet-32 with an exit after each of its first fourteen residual blocks, trained to be "
-    "robust to skipped blocks; CIFAR-10 classes, 32x32 RGB images"
-)
 EPILOG = """\
 WEIGHTS is an .npz file with one array per variable, named like
-block06/shortcut/bn/gamma. IMAGES is a directory or .zip of <class>/<name>.jpg; form and
-data are written into the manifest as CIFAR-10's test set, JPEG quality 75, 4:2:0.
+block06/shortcut/bn/gamma, as `continuer model train` writes it; the recipe.json that lies
+beside it goes into the manifest. IMAGES is a directory or .zip of <class>/<name>.jpg; form
+and data are written into the manifest as CIFAR-10's test set, JPEG quality 75, 4:2:0.
 
 Accuracy is measured with the converted parts for the full network, for every exit with
 nothing skipped, and for every run of up to --longest-skip consecutive blocks left out.
 10,000 images take about twelve minutes of one core. The bundle appears under OUT only when
 it is complete. Needs TensorFlow and Linux.
 """
+#: Bundles that can be built, and the networks that they hold.
+BUNDLES = {f"{name}-cifar10": name for name in networks.NAMES}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,10 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("name", choices=["resnet32-cifar10"], help="the network to build")
+    add("name", choices=list(BUNDLES), help="the bundle to build")
     add("--weights", type=Path, required=True, metavar="WEIGHTS", help="trained weights, .npz")
     add("--test-images", type=Path, required=True, metavar="IMAGES", help="labelled images")
     add("--out", type=Path, required=True, metavar="OUT", help="directory to create")
+    add("--int8", action="store_true", help="store weights in 8 bits; name ends in -int8")
     add("--version", default="1.0.0", help="version of the bundle (default %(default)s)")
     add("--limit", type=_positive, metavar="N", help="measure accuracy on N images only")
     add("--longest-skip", type=_positive, default=8, metavar="N", help="default %(default)s blocks")
@@ -90,12 +85,18 @@ def _build(options: argparse.Namespace) -> None:
         raise UsageError(f"{out}: exists; remove it or give another --out")
     pixels, labels, _ = images.read(options.test_images)
     trained = weights.load(options.weights)
+    recipe = load_recipe(options.weights.parent)
+    if recipe is not None and recipe.network != BUNDLES[options.name]:
+        raise UsageError(
+            f"{options.weights}: weights of {recipe.network!r}; give weights of "
+            f"{BUNDLES[options.name]!r}"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside its destination, so that the finished directory can be renamed into place.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         directory = Path(scratch) / out.name
         directory.mkdir()
-        built = bundle.dump(_manifest(options, directory, trained), directory)
+        built = bundle.dump(_manifest(options, directory, trained, recipe), directory)
         measured = accuracy.measure(
             built,
             preprocess(pixels[: options.limit], PREPROCESSING),
@@ -112,17 +113,23 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _manifest(
-    options: argparse.Namespace, directory: Path, trained: weights.Weights
+    options: argparse.Namespace,
+    directory: Path,
+    trained: weights.Weights,
+    recipe: Recipe | None,
 ) -> bundle.Manifest:
     """Convert and measure all parts; the manifest's accuracy is still empty."""
     # Imported here: TensorFlow takes seconds, and --help and bad arguments should not.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from models import resnet32
+    from models import ops_keras
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    models = resnet32.parts()
+    network = recipe.define() if recipe else networks.define(BUNDLES[options.name])
+    models = ops_keras.parts(network)
     weights.assign(models.values(), trained)
-    unmeasured = [_part(name, model, directory) for name, model in models.items()]
+    unmeasured = [
+        _part(name, model, directory, int8=options.int8) for name, model in models.items()
+    ]
     files = [(directory / part.file, part.inputs, part.outputs) for part in unmeasured]
     costs = measure.measure(files, options.passes)
     parts = tuple(
@@ -131,23 +138,24 @@ def _manifest(
     )
     return bundle.Manifest(
         schema=bundle.SCHEMA,
-        name=options.name,
+        name=f"{options.name}-int8" if options.int8 else options.name,
         version=options.version,
-        description=DESCRIPTION,
+        description=network.description + ("; weights in 8 bits" if options.int8 else ""),
         licence="Apache-2.0 (weights trained by the project)",
         input=bundle.InputSpec(parts[0].inputs, PREPROCESSING),
         classes=images.CLASSES,
-        blocks=resnet32.BLOCKS,
+        blocks=network.blocks,
         parts=parts,
         accuracy=bundle.Accuracy("CIFAR-10 test set", "JPEG quality 75, 4:2:0", 0, ()),
+        recipe=recipe.fields() if recipe else None,
     )
 
 
-def _part(name: str, model: Any, directory: Path) -> bundle.Part:
+def _part(name: str, model: Any, directory: Path, *, int8: bool) -> bundle.Part:
     """Convert one Keras model and write its file; what it costs is still 0."""
     from models.convert import Converted, convert
 
-    content = convert(model)
+    content = convert(model, int8=int8)
     converted = Converted(content)
     inputs = converted.inputs(model.inputs[0].name)
     outputs = converted.outputs("logits" if len(model.outputs[0].shape) == 2 else "features")

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     import keras
 
 
-def convert(model: keras.Model) -> bytes:
-    """The model as float32 TensorFlow Lite, for the fixed batch of its input.
+def convert(model: keras.Model, *, int8: bool = False) -> bytes:
+    """The model as TensorFlow Lite, for the fixed batch of its input.
+
+    Tensors are float32. ``int8`` stores the larger kernels in 8 bits and lets the runtime
+    quantise what meets them, image by image; no data is needed for that.
 
     The function is frozen first, and the converter is not given the model: with the
     model as its trackable object, which its own warning recommends, it leaves a Keras 3
@@ -28,8 +31,10 @@ def convert(model: keras.Model) -> bytes:
     signature = tf.TensorSpec(tuple(tensor.shape), tensor.dtype, name=tensor.name)
     function = tf.function(lambda x: model(x, training=False))
     frozen = convert_variables_to_constants_v2(function.get_concrete_function(signature))
-    content = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
-    return bytes(content)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    if int8:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    return bytes(converter.convert())
 
 
 class Converted:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from continuer.bundle import MANIFEST, load
-from continuer.errors import EXIT_CONFIG, BundleError
+from continuer.errors import EXIT_CONFIG, EXIT_UNHEALTHY, BundleError
 from continuer.model_cli import verify
 
 Edit = Callable[[dict[str, Any]], None]
@@ -24,11 +24,11 @@ def edit_manifest(directory: Path, edit: Edit) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def refusal(directory: Path) -> str:
+def refusal(directory: Path, code: int = EXIT_CONFIG) -> str:
     """The message with which ``verify`` refuses the bundle."""
     with pytest.raises(BundleError) as caught:
         list(verify(load(directory)))
-    assert caught.value.exit_code == EXIT_CONFIG
+    assert caught.value.exit_code == code
     return str(caught.value)
 
 
@@ -76,7 +76,7 @@ def test_file_that_is_no_model(copied: Path) -> None:
         part["sha256"] = hashlib.sha256(content).hexdigest()
 
     edit_manifest(copied, edit)
-    message = refusal(copied)
+    message = refusal(copied, EXIT_UNHEALTHY)
     assert "stem.tflite" in message
     assert "build the bundle again" in message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,42 +13,32 @@ import pytest
 from continuer.bundle import load
 from continuer.errors import EXIT_USAGE, UsageError
 from continuer.runtime import LoadedPart
-from models import build, catalog, weights
+from models import build, catalog, networks, weights
+from models.recipe import Recipe
+from tests.models.material import NO_KERAS, Arrays, random_weights
 
-keras = pytest.importorskip("keras")
-pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras", reason=NO_KERAS)
+pytest.importorskip("tensorflow", reason=NO_KERAS)
 
 if TYPE_CHECKING:
-    # Any: savez takes arrays and one flag by keyword.
-    Arrays = dict[str, Any]
+    from models.network import Network
+
+
+@pytest.fixture(scope="module", params=networks.NAMES)
+def network(request: pytest.FixtureRequest) -> Network:
+    return networks.define(request.param)
 
 
 @pytest.fixture(scope="module")
-def parts() -> dict[str, Any]:
-    from models import resnet32
+def parts(network: Network) -> dict[str, Any]:
+    from models import ops_keras
 
-    return resnet32.parts()
+    return ops_keras.parts(network)
 
 
 @pytest.fixture(scope="module")
-def arrays(parts: dict[str, Any]) -> Arrays:
-    """Random weights in the layout of the .npz, of magnitudes that keep logits small."""
-    generator = np.random.default_rng(1)
-    found: Arrays = {}
-    for part in parts.values():
-        for layer in part.layers:
-            for variable in layer.weights:
-                name = f"{layer.name.replace('.', '/')}/{variable.name}"
-                shape = tuple(variable.shape)
-                if variable.name == "moving_variance":
-                    value = generator.uniform(0.5, 1.5, shape)
-                elif variable.name == "gamma":
-                    value = generator.uniform(0.3, 0.7, shape)
-                else:
-                    fan_in = max(int(np.prod(shape[:-1])), 10)
-                    value = generator.standard_normal(shape) / np.sqrt(fan_in)
-                found[name] = value.astype(np.float32)
-    return found
+def arrays(network: Network) -> Arrays:
+    return random_weights(network, 1)
 
 
 @pytest.fixture(scope="module")
@@ -71,23 +62,23 @@ def runners(
 
 
 def test_chained_parts_equal_the_whole_network(
-    runners: dict[str, LoadedPart], arrays: Arrays
+    network: Network, runners: dict[str, LoadedPart], arrays: Arrays
 ) -> None:
     """Every exit and the head, on random images."""
-    from models import resnet32
+    from models import ops_keras
 
-    network = resnet32.network()
-    weights.assign([network], arrays)
+    model = ops_keras.whole(network)
+    chain = {name: array for name, array in arrays.items() if not name.startswith("bypass")}
+    weights.assign([model], chain)
     images = np.random.default_rng(2).standard_normal((4, 32, 32, 3)).astype(np.float32)
-    whole = [np.asarray(logits) for logits in network(images, training=False)]
+    whole = [np.asarray(logits) for logits in model(images, training=False)]
     for index, image in enumerate(images):
-        flow = runners["stem"].run([image[None]])
-        chained = []
-        for n in range(1, 16):
-            flow = runners[f"block{n:02}"].run(flow)
-            if n < 15:
-                chained.append(runners[f"exit{n:02}"].run(flow)[0])
-        chained.append(runners["head"].run(flow)[0])
+        flow, chained = [image[None]], []
+        for block in network.blocks:
+            flow = runners[block.part].run(flow)
+            if block.exit is not None:
+                chained.append(runners[block.exit].run(flow)[0])
+        chained.append(flow[0])
         difference = max(np.abs(a[0] - b[index]).max() for a, b in zip(chained, whole, strict=True))
         assert difference < 1e-4
     # Logits that hardly vary would agree for any conversion.
@@ -95,42 +86,82 @@ def test_chained_parts_equal_the_whole_network(
 
 
 @pytest.mark.parametrize("n", [6, 11])
-def test_bypass_is_the_blocks_own_shortcut(
-    runners: dict[str, LoadedPart], arrays: Arrays, n: int
-) -> None:
+def test_bypass_of_resnet32_is_the_blocks_own_shortcut(n: int) -> None:
     """Against a block whose second convolution is silenced: what is left is the bypass."""
-    from models import resnet32
+    from models import ops_keras
 
-    silent = dict(arrays)
+    network = networks.define("resnet32")
+    silent = random_weights(network, 1)
     for variable in ("gamma", "beta"):
         name = f"block{n:02}/conv2/bn/{variable}"
         silent[name] = np.zeros_like(silent[name])
-    block = resnet32.parts()[f"block{n:02}"]
-    prefix = f"block{n:02}/"
-    weights.assign([block], {k: v for k, v in silent.items() if k.startswith(prefix)})
+    parts = ops_keras.parts(network)
+    weights.assign(parts.values(), silent)
+    block, bypass = parts[f"block{n:02}"], parts[f"bypass{n:02}"]
     shape = tuple(block.inputs[0].shape)
     features = np.random.default_rng(3).random(shape).astype(np.float32)
-    expected = np.asarray(block(features, training=False))
-    (bypassed,) = runners[f"bypass{n:02}"].run([features])
+    expected, bypassed = (np.asarray(part(features, training=False)) for part in (block, bypass))
     assert np.abs(bypassed - expected).max() < 1e-5
     assert (bypassed > 0).mean() > 0.1
 
 
-def test_conversion_is_frozen_and_fused(parts: dict[str, Any], arrays: Arrays) -> None:
+#: What is left of a part once normalisation and activations are folded in.
+FUSED = {
+    "resnet32": {
+        "stem": ("CONV_2D",),
+        "block06": ("CONV_2D",) * 3 + ("ADD",),
+        "bypass06": ("CONV_2D",),
+    },
+    "mobilenetv2": {
+        "stem": ("CONV_2D",),
+        "block03": ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D", "ADD"),
+        "block04": ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D"),
+        "bypass04": ("CONV_2D",),
+    },
+}
+
+
+def test_conversion_is_frozen_and_fused(
+    network: Network, parts: dict[str, Any], arrays: Arrays
+) -> None:
     """No variable is left in the file; batch normalisation and ReLU are folded."""
     from models.convert import Converted, convert
 
     weights.assign(parts.values(), arrays)
-    assert Converted(convert(parts["block06"])).operators() == ("CONV_2D",) * 3 + ("ADD",)
-    assert Converted(convert(parts["stem"])).operators() == ("CONV_2D",)
+    for name, operators in FUSED[network.name].items():
+        assert Converted(convert(parts[name])).operators() == operators
     assert "FULLY_CONNECTED" in Converted(convert(parts["exit09"])).operators()
     (spec,) = Converted(convert(parts["stem"])).inputs("image")
     assert (spec.name, spec.shape, spec.dtype) == ("image", (1, 32, 32, 3), "float32")
 
 
+def test_int8_keeps_float_tensors_and_nearly_the_output(
+    network: Network, parts: dict[str, Any], arrays: Arrays, tmp_path: Path
+) -> None:
+    from models.convert import Converted, convert
+
+    weights.assign(parts.values(), arrays)
+    part, outputs = parts["block12"], []
+    shape = tuple(part.inputs[0].shape)
+    features = np.random.default_rng(4).random(shape).astype(np.float32)
+    sizes = []
+    for int8 in (False, True):
+        content = convert(part, int8=int8)
+        (tmp_path / "part").write_bytes(content)
+        converted = Converted(content)
+        loaded = LoadedPart(
+            tmp_path / "part", converted.inputs("features"), converted.outputs("features")
+        )
+        outputs.append(loaded.run([features])[0].copy())
+        sizes.append(len(content))
+    assert sizes[1] < 0.4 * sizes[0], network.name
+    exact, rounded = outputs
+    assert 0 < np.abs(rounded - exact).max() < 0.1 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("fault", ["missing", "shape", "unused"])
 def test_foreign_weights_are_refused(parts: dict[str, Any], arrays: Arrays, fault: str) -> None:
-    name = "block06/shortcut/bn/gamma"
+    name = next(name for name in arrays if name.endswith("/gamma"))
     foreign = dict(arrays)
     if fault == "missing":
         del foreign[name]
@@ -143,9 +174,9 @@ def test_foreign_weights_are_refused(parts: dict[str, Any], arrays: Arrays, faul
         weights.assign(parts.values(), foreign)
 
 
-def build_arguments(directory: Path, *more: str) -> list[str]:
+def build_arguments(name: str, directory: Path, *more: str) -> list[str]:
     return [
-        "resnet32-cifar10",
+        name,
         *("--weights", str(directory / "w.npz")),
         *("--test-images", str(catalog.images_directory() / "cifar10-test-1000.zip")),
         *("--out", str(directory / "out")),
@@ -153,36 +184,55 @@ def build_arguments(directory: Path, *more: str) -> list[str]:
     ]
 
 
-def test_build_writes_a_bundle(tmp_path: Path, arrays: Arrays) -> None:
+QUICK = (
+    *("--limit", "10", "--longest-skip", "1"),
+    *("--processes", "1", "--passes", "1", "--version", "7"),
+)
+
+
+def test_build_writes_a_bundle(tmp_path: Path, network: Network, arrays: Arrays) -> None:
     np.savez(tmp_path / "w.npz", **arrays)
-    more = (
-        "--limit",
-        "10",
-        "--longest-skip",
-        "1",
-        "--processes",
-        "1",
-        "--passes",
-        "1",
-        "--version",
-        "7",
-    )
-    assert build.main(build_arguments(tmp_path, *more)) == 0
+    assert build.main(build_arguments(f"{network.name}-cifar10", tmp_path, *QUICK)) == 0
     bundle = load(tmp_path / "out")
     bundle.verify_files()
     assert bundle.manifest.version == "7"
+    assert bundle.manifest.recipe is None
     assert bundle.manifest.accuracy.images == 10
-    assert len(bundle.manifest.accuracy.variants) == 1 + 14 + 15
+    variants = 1 + len(network.exits) + len(network.skippable)
+    assert len(bundle.manifest.accuracy.variants) == variants
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "w.npz"]
 
 
+def test_build_follows_the_recipe_beside_the_weights(tmp_path: Path) -> None:
+    """Of a narrower network, without exits and skips; and stores weights in 8 bits."""
+    recipe = Recipe("resnet32", "made up", 2, 3, 0.1, 64, 1.0, 0.5, True, "float32")
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.fields()))
+    np.savez(tmp_path / "w.npz", **random_weights(networks.define("resnet32", 0.5).plain(), 1))
+    assert build.main(build_arguments("resnet32-cifar10", tmp_path, "--int8", *QUICK)) == 0
+    manifest = load(tmp_path / "out").manifest
+    assert manifest.recipe == recipe.fields()
+    assert manifest.name == "resnet32-cifar10-int8"
+    assert [part.kind for part in manifest.parts] == ["block"] * 17
+    assert manifest.parts[0].outputs[0].shape == (1, 32, 32, 8)
+
+
 def test_build_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert build.main(build_arguments(tmp_path)) == EXIT_USAGE
+    arguments = build_arguments("resnet32-cifar10", tmp_path)
+    assert build.main(arguments) == EXIT_USAGE
     assert "w.npz" in capsys.readouterr().err
     with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
         archive.writestr("kernel.npy", b"nothing")
-    assert build.main(build_arguments(tmp_path)) == EXIT_USAGE
+    assert build.main(arguments) == EXIT_USAGE
     assert "not an .npz of plain arrays" in capsys.readouterr().err
+    np.savez(tmp_path / "w.npz", kernel=np.zeros(1, np.float32))
+    foreign = Recipe("mobilenetv2", "made up", 2, 3, 0.1, 64, 1.0, 1.0, False, "float32")
+    for content, said in (
+        ('{"network": "resnet32"}', "recipe.json: not a recipe (Object missing required field"),
+        (json.dumps(foreign.fields()), "weights of 'mobilenetv2'; give weights of 'resnet32'"),
+    ):
+        (tmp_path / "recipe.json").write_text(content)
+        assert build.main(arguments) == EXIT_USAGE
+        assert said in capsys.readouterr().err
     (tmp_path / "out").mkdir()
-    assert build.main(build_arguments(tmp_path)) == EXIT_USAGE
+    assert build.main(arguments) == EXIT_USAGE
     assert "exists; remove it" in capsys.readouterr().err

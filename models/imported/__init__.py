@@ -1,0 +1,1 @@
+"""Models of others: cutting any ``.tflite`` into a bundle, and giving it exits. No TensorFlow."""
