@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-root lint bench clean
+.PHONY: setup demo test test-models test-root lint bench clean
 
 setup: $(READY)
 
@@ -19,6 +19,13 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not root"
+
+# With TensorFlow and PyTorch, gigabytes that nothing else needs; 'make test' skips what they test.
+# Two runs: PyTorch's optimizers load its compiler, which crashes in a process with TensorFlow.
+test-models: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,models,train]'
+	$(BIN)/python -m pytest tests/models --ignore-glob='*/test_train_*'
+	$(BIN)/python -m pytest tests/models/test_train_*.py
 
 # What needs root or system packages; by hand it skips with a message that says what to install.
 test-root: $(READY)
