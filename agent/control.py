@@ -15,7 +15,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from agent.plan_holder import InForce, PlanHolder, Refused
-from continuer import sockets, wire
+from continuer import realtime, sockets, wire
 from continuer.errors import WireError
 from continuer.journal import Journal
 from continuer.mailbox import Mailbox
@@ -24,6 +24,7 @@ from continuer.wire import (
     Accuse,
     Ack,
     Activate,
+    Foresee,
     Heartbeat,
     Join,
     Leave,
@@ -36,7 +37,7 @@ from continuer.wire import (
     Stale,
 )
 
-REJOIN_NS = 5_000_000_000
+REJOIN_NS = 1_000_000_000
 ACCUSE_EVERY_NS = 100_000_000
 
 
@@ -73,6 +74,8 @@ class Control(threading.Thread):
         on_members: Callable[[tuple[Member, ...]], None],
         on_in_force: Callable[[InForce], None],
         on_prepare: Callable[[Prepare], None],
+        *,
+        real_time: bool,
     ) -> None:
         super().__init__(name="control", daemon=True)
         self.mailbox: Mailbox[Applied | Prepared | Unreachable | Stop] = Mailbox()
@@ -92,7 +95,10 @@ class Control(threading.Thread):
         self._sequence = 0
         self._accused: dict[tuple[str, int], int] = {}
         self._foreign = 0
+        self._real_time = real_time
         self._context: zmq.Context[Any] = zmq.Context()
+        if real_time:
+            realtime.raise_context(self._context)
         self._link = sockets.make(self._context, zmq.DEALER, wire.MAX_CONTROL_BYTES)
         self._monitor = self._link.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
@@ -100,6 +106,8 @@ class Control(threading.Thread):
 
     def run(self) -> None:
         """Serve until Stop is posted."""
+        if self._real_time:
+            realtime.raise_thread()
         self._link.connect(self._endpoint)
         poller = zmq.Poller()
         for source in (self._link, self._monitor, self.mailbox.fd):
@@ -156,7 +164,9 @@ class Control(threading.Thread):
             try:
                 if len(frames) != 1:
                     raise WireError(f"{len(frames)} frames; expected 1")
-                message = wire.decode(frames[0], Refuse, Members, Prepare, NewPlan, Activate)
+                message = wire.decode(
+                    frames[0], Refuse, Members, Prepare, NewPlan, Foresee, Activate
+                )
             except WireError as error:
                 self._foreign += 1
                 self._journal.emit(
@@ -171,6 +181,8 @@ class Control(threading.Thread):
         elif isinstance(message, NewPlan):
             self._on_members(message.plan.members)
             self._apply(self._holder.on_plan(message.plan), str(message.plan.version))
+        elif isinstance(message, Foresee):
+            self._holder.on_foresee(message)
         elif isinstance(message, Members):
             if not self.joined:
                 self.joined = True

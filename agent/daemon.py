@@ -22,7 +22,7 @@ from agent.ingress_core import IngressCore, Limits
 from agent.peers import PeerKey, Peers
 from agent.plan_holder import InForce, PlanHolder
 from agent.stage import Stage
-from continuer import __version__, sockets, wire
+from continuer import __version__, realtime, sockets, wire
 from continuer import bundle as bundles
 from continuer.config import AgentConfig
 from continuer.journal import Journal
@@ -61,6 +61,7 @@ class Daemon:
             *(f"tcp://{host}:{self._ports[name]}" for name in ("data", "answers", "ingress")),
         )
         self._holder = PlanHolder(self._bundle.hash)
+        self._real_time = config.realtime and realtime.permitted()
         self._rss_bytes = 0
         self._prepare: queue.SimpleQueue[Prepare | None] = queue.SimpleQueue()
         stage_links, stage_executor = self._make_executor(own)
@@ -79,6 +80,7 @@ class Daemon:
             config.coordinator, config.heartbeat_ms, self._member,
             self._make_join, self._make_heartbeat, self._holder, journal,
             self._members, self._ingress.mailbox.post, self._prepare.put,
+            real_time=self._real_time,
         )  # fmt: skip
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._stopped = threading.Event()
@@ -124,6 +126,7 @@ class Daemon:
             endpoints=self._ports,
             bundle=self._bundle.name,
             version=__version__,
+            realtime=self._real_time,
         )
         reason = "signal"
         while not self._stopped.wait(0.5):

@@ -90,11 +90,7 @@ class Ingress(threading.Thread):
             if isinstance(order, InForce):
                 before = self._core.counters.resent
                 now = time.monotonic_ns()
-                self._perform(
-                    self._core.on_step(
-                        order.version, order.deployment, order.step, order.failed, now
-                    )
-                )
+                self._perform(self._core.on_step(order, now))
                 self._on_in_force(order, self._core.counters.resent - before)
             else:
                 for link in self._links:

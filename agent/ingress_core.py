@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
+from agent.plan_holder import InForce
 from continuer.bundle import Bundle, tensor_problem
-from continuer.errors import WireError
+from continuer.errors import BundleError, WireError
 from continuer.journal import Event
 from continuer.plan import Member, Step, Version
 from continuer.wire import (
@@ -37,14 +38,15 @@ MS = 1_000_000
 # An answer says that the request was accepted; only a slow one needs to be told before.
 ACKNOWLEDGE_MS = 20
 MAX_ATTEMPTS = 3
-# Nodes that die within this time die of one cause: a request that was resent in between is
-# not to blame for the second, and the resending does not count as an attempt of its own.
-# News of the last death may wait until a survivor has loaded what it needs for all...
+# A node that dies so soon after a request was sent anew dies of what killed the one before: of
+# one event, or of this request. The request waits for so long (other deaths meanwhile are not
+# its doing), then goes out once more; if another node dies of it, it is quarantined.
 ONE_EVENT_MS = 100
-# ...though never more often than this.
+# However it comes about, a request goes out no more often than this.
 MAX_SENDS = 6
 MAX_BUDGET_US = 3_600_000_000
 MAX_CLIENTS = 1000
+MAX_PATHS = 1000
 # What a client writes into every header of its request leaves room there for the route.
 MAX_LABEL_BYTES = 128
 # What is quoted in a refusal may be as long as a header; the refusal itself has to fit one.
@@ -90,6 +92,8 @@ class Pending(msgspec.Struct):
     sends: list[tuple[Version, Step]] = []
     attempts: int = 0
     deaths: int = 0
+    was_held: bool = False
+    held_until_ns: int | None = None
     acknowledged: bool = False
     accepted_ns: int = 0
     sent_ns: int = 0
@@ -128,10 +132,12 @@ class IngressCore:
         self._version = Version()
         self._step: Step | None = None
         self._failed: frozenset[str] = frozenset()
+        self._draining: frozenset[str] = frozenset()
         self._members: tuple[Member, ...] = ()
         self._pending: dict[tuple[bytes, int], Pending] = {}
         self._clients: dict[bytes, None] = {}  # links in the order they were heard from
         self._bytes = 0
+        self._paths: dict[tuple[int, ...], tuple[tuple[str, ...], str | None]] = {}
         self.counters = Counters()
 
     @property
@@ -162,6 +168,7 @@ class IngressCore:
             self._ingresses(),
             self._preferred(),
             tuple(sorted(self._failed)),
+            tuple(sorted(self._draining)),
         )
         return [ToClient(link, welcome)]
 
@@ -243,21 +250,13 @@ class IngressCore:
         if not 1 <= result.attempt <= len(pending.sends):
             raise WireError(f"attempt = {result.attempt}: {len(pending.sends)} were sent")
         version, step = pending.sends[result.attempt - 1]
-        if any(
-            not 0 <= part < len(self._bundle.part_names)
-            for hop in result.route
-            for part in hop.parts
-        ):
-            raise WireError("route: a part that the bundle does not have")
-        path = tuple(self._bundle.part_names[p] for hop in result.route for p in hop.parts)
-        if not path:
-            raise WireError("route: no part has run")
+        parts = tuple(part for hop in result.route for part in hop.parts)
+        path, exit_name = self._paths.get(parts) or self._check_path(parts)
         problem = tensor_problem(
             self._bundle.parts[path[-1]].outputs, from_frames(result.tensors, frames)
         )
         if problem is not None:
             raise WireError(f"result: {problem}")
-        exit_name, _ = self._bundle.variant_of(path)
         reply = Reply(
             result.seq,
             step.technique,
@@ -272,6 +271,23 @@ class IngressCore:
         self._finish(pending)
         self.counters.answered += 1
         return [ToClient(pending.link, reply, frames)]
+
+    def _check_path(self, parts: tuple[int, ...]) -> tuple[tuple[str, ...], str | None]:
+        """The path's part names and its exit. Raises WireError where there is no such path."""
+        names = self._bundle.part_names
+        if not parts or not all(0 <= part < len(names) for part in parts):
+            raise WireError("route: no part, or one that the bundle does not have")
+        path = tuple(names[part] for part in parts)
+        exit_name, skipped = self._bundle.variant_of(path)
+        try:
+            coherent = path == self._bundle.path(skipped, exit_name)
+        except BundleError as error:
+            raise WireError(f"route: {error}") from error
+        if not coherent:
+            raise WireError(f"route: {' '.join(path)[:200]} is no path of the bundle")
+        if len(self._paths) < MAX_PATHS:
+            self._paths[parts] = (path, exit_name)
+        return path, exit_name
 
     def on_problem(self, problem: Problem, now: int) -> list[Command]:
         """A stage could not run its parts: try again, elsewhere if the plan has changed."""
@@ -304,28 +320,36 @@ class IngressCore:
         """Who may be entered by, besides this agent."""
         self._members = members
 
-    def on_step(
-        self, version: Version, deployment: str, step: Step, failed: frozenset[str], now: int
-    ) -> list[Command]:
+    def on_step(self, order: InForce, now: int) -> list[Command]:
         """A step is in force: new requests go by it, and so do those held up by a failure."""
-        self._version, self._deployment = version, deployment
-        self._step, self._failed = step, failed
+        self._version, self._deployment = order.version, order.deployment
+        self._step, self._failed, self._draining = order.step, order.failed, order.draining
         commands: list[Command] = []
         for pending in list(self._pending.values()):
             _, taken = pending.sends[-1]
-            if taken.nodes & failed:
+            if pending.held_until_ns is None and taken.nodes & order.failed:
                 commands += self._after_death(pending, now)
-        notice = Notice(version, self._preferred(), tuple(sorted(failed)), self._ingresses())
+        notice = Notice(
+            order.version,
+            self._preferred(),
+            tuple(sorted(order.failed)),
+            self._ingresses(),
+            tuple(sorted(order.draining)),
+        )
         return [*commands, *(ToClient(link, notice) for link in self._clients)]
 
     def _after_death(self, pending: Pending, now: int) -> list[Command]:
+        """A node of its route died: try elsewhere, unless the request may be what kills."""
         one_event = now - pending.sent_ns < ONE_EVENT_MS * MS and pending.attempts > 1
-        if not one_event:
-            pending.deaths += 1
-            if pending.deaths >= 2:
-                problem = "two nodes died while they held this request; it is not tried on a third"
-                return self._reject(pending, "quarantined", problem)
-        return self._resend(pending, now, counts=not one_event)
+        if one_event and not pending.was_held:
+            pending.was_held = True
+            pending.held_until_ns = now + ONE_EVENT_MS * MS
+            return []
+        pending.deaths += 1
+        if pending.deaths >= 2:
+            problem = "nodes died, one after another, while they held this request"
+            return self._reject(pending, "quarantined", problem)
+        return self._resend(pending, now)
 
     def _resend(self, pending: Pending, now: int, *, counts: bool = True) -> list[Command]:
         if pending.attempts >= MAX_ATTEMPTS + (not counts) or len(pending.sends) >= MAX_SENDS:
@@ -370,6 +394,11 @@ class IngressCore:
             if not pending.acknowledged and now - pending.accepted_ns >= ACKNOWLEDGE_MS * MS:
                 pending.acknowledged = True
                 commands.append(ToClient(pending.link, Accepted(pending.submit.seq)))
+            if pending.held_until_ns is not None:
+                if now >= pending.held_until_ns:
+                    pending.held_until_ns = None
+                    commands += self._resend(pending, now, counts=False)
+                continue
             if (
                 now - pending.sent_ns >= self._limits.resend_after_ms * MS
                 and pending.attempts < MAX_ATTEMPTS

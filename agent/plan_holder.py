@@ -5,16 +5,17 @@ from __future__ import annotations
 import msgspec
 
 from continuer.plan import Plan, Step, Version
-from continuer.wire import Activate
+from continuer.wire import Activate, Foresee
 
 
 class InForce(msgspec.Struct, frozen=True):
-    """A step to put in force, and the nodes held failed."""
+    """A step to put in force, the nodes held failed, and those that are to get no new work."""
 
     version: Version
     deployment: str
     step: Step
     failed: frozenset[str]
+    draining: frozenset[str] = frozenset()
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -39,7 +40,7 @@ class PlanHolder:
         if plan.bundle != self._bundle_hash:
             return Refused("the plan is for another bundle; copy the same bundle here", stale=False)
         self._plan, self.version = plan, plan.version
-        return InForce(plan.version, plan.deployment, plan.step, frozenset(plan.failed))
+        return self._in_force(plan, plan.step, frozenset(plan.failed))
 
     def on_activate(self, order: Activate) -> InForce | Refused:
         """A step of a contingency of the plan held."""
@@ -53,4 +54,15 @@ class PlanHolder:
             return Refused(f"no contingency for {', '.join(order.failed)}", stale=True)
         self.version = order.version
         failed = frozenset(order.failed) | frozenset(plan.failed)
-        return InForce(order.version, plan.deployment, contingency.steps[order.step], failed)
+        return self._in_force(plan, contingency.steps[order.step], failed)
+
+    def on_foresee(self, more: Foresee) -> None:
+        """Contingencies that were decided after the plan went out; others' are ignored."""
+        if self._plan is not None and self._plan.version == more.base:
+            known = self._plan.contingencies
+            contingencies = (*known, *more.contingencies)
+            self._plan = msgspec.structs.replace(self._plan, contingencies=contingencies)
+
+    def _in_force(self, plan: Plan, step: Step, failed: frozenset[str]) -> InForce:
+        draining = frozenset(plan.draining)
+        return InForce(self.version, plan.deployment, step, failed, draining)

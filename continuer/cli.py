@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
-from continuer import __version__, load, model_cli, status
+from continuer import __version__, drain, load, model_cli, objectives_cli, plan_cli, status
 from continuer.demo import command as demo
 from continuer.errors import ContinuerError
 
@@ -21,7 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (demo, status, model_cli, load):
+    for module in (demo, status, objectives_cli, plan_cli, drain, model_cli, load):
         module.add_parser(commands)
     for entry in entry_points(group="continuer.commands"):
         entry.load()(commands)

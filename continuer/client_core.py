@@ -30,7 +30,9 @@ from continuer.wire import (
 
 MS = 1_000_000
 ACCEPT_MS = 100
+# After so many attempts in a row a request is sent again only so often, until its budget ends.
 MAX_SENDS = 6
+SLOW_MS = 1000
 
 
 class View(msgspec.Struct, frozen=True):
@@ -99,6 +101,7 @@ class ClientCore:
         self._links = {endpoint: Link(endpoint) for endpoint in endpoints}
         self._pending: dict[int, Pending] = {}
         self._unavailable: frozenset[str] = frozenset()
+        self._draining: frozenset[str] = frozenset()
         self._preferred: str | None = None
         self._version = Version()
         self.view: View | None = None
@@ -173,6 +176,7 @@ class ClientCore:
             self._version = message.version
             self._preferred = message.preferred
             self._unavailable = frozenset(message.unavailable)
+            self._draining = frozenset(message.draining)
         commands: list[Command] = []
         for node, endpoint in message.ingresses:
             if endpoint not in self._links:
@@ -192,15 +196,16 @@ class ClientCore:
         return commands
 
     def _choose(self, avoid: str | None) -> str | None:
-        """The ingress of the first stage if it is there, else the first that is."""
+        """The ingress of the first stage if it is there, else the first that is.
+
+        One that is being drained only where there is no other.
+        """
         usable = [
             link
             for link in self._links.values()
             if link.ready and link.node not in self._unavailable and link.endpoint != avoid
         ]
-        for link in usable:
-            if link.node == self._preferred:
-                return link.endpoint
+        usable.sort(key=lambda link: (link.node in self._draining, link.node != self._preferred))
         return usable[0].endpoint if usable else None
 
     # --- requests ---------------------------------------------------------------------
@@ -211,10 +216,9 @@ class ClientCore:
         return self._send(pending, now)
 
     def _send(self, pending: Pending, now: int) -> list[Command]:
-        if pending.sends >= MAX_SENDS:
-            del self._pending[pending.seq]
-            problem = f"{pending.sends} ingresses were tried and all went away"
-            return [Complete(pending.seq, RequestError("failed", problem))]
+        if pending.sends >= MAX_SENDS and now - pending.sent_ns < SLOW_MS * MS:
+            pending.accepted = False
+            return []
         endpoint = self._choose(avoid=pending.endpoint)
         if endpoint is None:
             # Nowhere to go. Stay where we are if that still stands, else wait for a welcome.
@@ -248,6 +252,8 @@ class ClientCore:
                 problem = f"no answer within {pending.budget_ns / MS:g} ms"
                 if pending.endpoint is None:
                     problem += "; no ingress is connected"
+                elif not pending.accepted:
+                    problem += f"; {pending.sends} times sent, and no ingress has accepted it"
                 commands.append(Complete(pending.seq, RequestError("deadline", problem)))
             elif not pending.accepted and now - pending.sent_ns >= ACCEPT_MS * MS:
                 commands += self._send(pending, now)

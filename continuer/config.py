@@ -35,7 +35,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``agent.toml``. Ports of 0 let the system choose; ``advertise`` is what peers dial.
 
     ``standby``: ``all`` keeps every part of the model in memory, as far as ``memory_mib``
-    allows; ``none`` only what the plan and its bridges need.
+    allows; ``none`` only what the plan and its bridges need. ``realtime``: heartbeats run with
+    real-time priority where the system permits it (see ``continuer/realtime.py``).
     """
 
     node: str
@@ -53,6 +54,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_inflight: int = 256
     max_inflight_mib: float = 64.0
     resend_after_ms: float = 500.0
+    realtime: bool = True
 
     def check(self) -> None:
         """Raise ConfigError for the first value that cannot work."""
@@ -85,7 +87,8 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     ``heartbeat_timeout_ms``: a node silent for this long is suspect (the timeout grows by
     itself where heartbeats are seen to jitter); silent for ``dead_after_ms`` it is dead. A
-    node that returns is taken in after ``return_stable_ms`` without a fault.
+    node that returns is taken in after ``return_stable_ms`` without a fault. ``realtime`` as
+    for agents.
     """
 
     bundle: str
@@ -104,6 +107,7 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     expected_rate_per_s: float = 1.0
     hop_us: float = 300.0
     max_utilisation: float = 0.8
+    realtime: bool = True
     objectives: Objectives = Objectives()
 
     def check(self) -> None:

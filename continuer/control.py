@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import zmq
@@ -9,6 +10,14 @@ import zmq
 from continuer import sockets, wire
 from continuer.errors import ContinuerError, UnreachableError, WireError
 from continuer.wire import Ask, Tell
+
+DEFAULT_CONTROL = "tcp://127.0.0.1:7401"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every verb that asks the coordinator."""
+    parser.add_argument("--coordinator", default=DEFAULT_CONTROL, metavar="tcp://HOST:PORT")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def ask(endpoint: str, verb: str, timeout_ms: int = 2000, **arguments: Any) -> dict[str, Any]:
@@ -34,5 +43,7 @@ def ask(endpoint: str, verb: str, timeout_ms: int = 2000, **arguments: Any) -> d
     finally:
         context.destroy(linger=0)
     if answer.error:
-        raise ContinuerError(answer.error)
+        problem = ContinuerError(answer.error)
+        problem.exit_code = answer.exit_code
+        raise problem
     return answer.data

@@ -36,7 +36,9 @@ def _kind(level: str, fields: str, meaning: str) -> Kind:
 
 EVENTS: dict[str, Kind] = {
     # both daemons
-    "daemon_started": _kind("info", "role endpoints bundle version", "The daemon listens."),
+    "daemon_started": _kind(
+        "info", "role endpoints bundle version realtime", "The daemon listens."
+    ),
     "daemon_stopped": _kind("info", "role reason", "The daemon ends on purpose."),
     "foreign_bytes": _kind("warning", "socket problem dropped", "Bytes that are no message."),
     # agent
@@ -68,6 +70,9 @@ EVENTS: dict[str, Kind] = {
         "Nodes failed; another way of computing is in force.",
     ),
     "healed": _kind("info", "version nodes technique accuracy latency_ms", "The best is in force."),
+    "objectives_changed": _kind("info", "changed", "The operator has set other objectives."),
+    "node_draining": _kind("info", "node", "A node's work moves elsewhere, by order."),
+    "node_resumed": _kind("info", "node", "A drained node may work again."),
     "no_plan": _kind("critical", "nodes problem", "The survivors cannot serve."),
     "objectives_violated": _kind(
         "warning", "nodes technique violations", "No candidate meets the thresholds."

@@ -90,7 +90,10 @@ class Contingency(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Plan(msgspec.Struct, frozen=True, array_like=True):
-    """The plan in force and the contingencies prepared for it."""
+    """The plan in force and the contingencies prepared for it.
+
+    ``draining`` nodes live, but are to get no new work, nor new clients.
+    """
 
     version: Version
     deployment: str
@@ -99,6 +102,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     failed: tuple[str, ...]
     step: Step
     contingencies: tuple[Contingency, ...] = ()
+    draining: tuple[str, ...] = ()
 
     def contingency(self, failed: frozenset[str]) -> Contingency | None:
         """The contingency prepared for exactly this failure set."""

@@ -6,17 +6,14 @@ import argparse
 import json
 from typing import Any
 
-from continuer.control import ask
+from continuer.control import add_options, ask
 from continuer.errors import EXIT_OK, EXIT_UNHEALTHY
-
-DEFAULT_CONTROL = "tcp://127.0.0.1:7401"
 
 
 def add_parser(commands: Any) -> None:
     """Add the verb to the command line."""
     parser = commands.add_parser("status", help="plan in force, nodes, failures")
-    parser.add_argument("--coordinator", default=DEFAULT_CONTROL, metavar="tcp://HOST:PORT")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    add_options(parser)
     parser.set_defaults(handler=run)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from continuer.bundle import DTYPES, TensorSpec
 from continuer.errors import WireError
-from continuer.plan import Hop, Member, Plan, Version
+from continuer.plan import Contingency, Hop, Member, Plan, Version
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -79,6 +79,7 @@ class Welcome(Message, frozen=True):
     ingresses: tuple[tuple[str, str], ...]
     preferred: str | None
     unavailable: tuple[str, ...]
+    draining: tuple[str, ...] = ()
 
 
 class Submit(Message, frozen=True):
@@ -127,12 +128,16 @@ class Reply(Message, frozen=True):
 
 
 class Notice(Message, frozen=True):
-    """The ingress tells its clients which nodes not to enter by, and which one is best."""
+    """The ingress tells its clients which nodes not to enter by, and which one is best.
+
+    What an ``unavailable`` one has is to be sent elsewhere; a ``draining`` one gets nothing new.
+    """
 
     version: Version
     preferred: str | None
     unavailable: tuple[str, ...]
     ingresses: tuple[tuple[str, str], ...]
+    draining: tuple[str, ...] = ()
 
 
 # --- stage -> stage, stage -> ingress -----------------------------------------------------
@@ -260,6 +265,13 @@ class NewPlan(Message, frozen=True):
     plan: Plan
 
 
+class Foresee(Message, frozen=True):
+    """More contingencies of the plan ``base``: pairs, which are decided after it is in force."""
+
+    base: Version
+    contingencies: tuple[Contingency, ...]
+
+
 class Activate(Message, frozen=True):
     """Put step ``step`` of the contingency for ``failed`` of plan ``base`` in force."""
 
@@ -314,10 +326,14 @@ class Ask(Message, frozen=True):
 
 
 class Tell(Message, frozen=True):
-    """What the daemon says to an Ask; ``error`` is empty where it went well."""
+    """What the daemon says to an Ask; ``error`` is empty where it went well.
+
+    ``exit_code`` is what a command that asked returns for the error.
+    """
 
     data: dict[str, Any]
     error: str = ""
+    exit_code: int = 1
 
 
 # The numbers are the protocol: never reuse one.
@@ -344,12 +360,13 @@ KINDS: dict[int, type[Message]] = {
     58: Stale,
     59: Accuse,
     60: Leave,
+    61: Foresee,
     80: Ask,
     81: Tell,
 }
 _KIND_OF = {kind: number for number, kind in KINDS.items()}
 # What may exceed 4 KiB: messages that never are on a request's path.
-_LARGE = frozenset({Welcome, Join, Members, NewPlan, Prepared, Prepare, Ask, Tell, Notice})
+_LARGE = frozenset({Welcome, Join, Members, NewPlan, Foresee, Prepared, Prepare, Ask, Tell, Notice})
 
 
 class ProtocolMismatchError(WireError):

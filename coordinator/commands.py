@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -43,7 +44,7 @@ class NodeRecord(msgspec.Struct):
     """All that is known of one node. Times in ns of the coordinator's clock.
 
     ``accepted`` counts requests since the agent started, ``arrived`` those since we listen;
-    ``heartbeats`` counts since it joined.
+    ``heartbeats`` counts since it joined. ``refused``: parts it could not load in this life.
     """
 
     name: str
@@ -64,6 +65,13 @@ class NodeRecord(msgspec.Struct):
     queued: int = 0
     rss_bytes: int = 0
     heartbeats: int = 0
+    drained: bool = False
+    refused: frozenset[int] = frozenset()
+
+    @property
+    def obeys(self) -> bool:
+        """Gets plans: at work, or drained but still an ingress to clients that know it."""
+        return self.state == "active" or (self.drained and self.state == "joined")
 
     @property
     def live(self) -> bool:
@@ -78,6 +86,7 @@ class Failure(msgspec.Struct, frozen=True):
     reason: str
     last_heard_ns: int
     evidence_ns: int
+    was_active: bool
 
 
 class StepTaken(msgspec.Struct):
@@ -128,6 +137,83 @@ class Failover(msgspec.Struct):
             "replayed": self.replayed,
             "healed_ns": self.healed_ns,
         }
+
+
+def formed_event(version: Version, step: Step) -> Event:
+    """A whole plan is in force."""
+    return Event(
+        "plan_formed",
+        {
+            "version": str(version),
+            "technique": step.technique,
+            "nodes": [hop.node for hop in step.route],
+            "accuracy": step.reported_accuracy,
+            "latency_ms": round(step.latency_ms, 3),
+            "capacity_per_s": round(step.capacity_per_s, 1),
+        },
+    )
+
+
+def failover_event(
+    version: Version, failed: frozenset[str], decision: Decision, index: int
+) -> Event:
+    """A step of a failover is in force: the first one, or the healing that follows."""
+    step = decision.chosen[index].step
+    fields = {
+        "version": str(version),
+        "nodes": sorted(failed),
+        "technique": step.technique,
+        "accuracy": step.reported_accuracy,
+        "latency_ms": round(step.latency_ms, 3),
+    }
+    if index > 0:
+        return Event("healed", fields)
+    why = {"exit": step.exit, "downtime_ms": round(step.downtime_ms, 2), "why": decision.why}
+    return Event("failover", {**fields, **why})
+
+
+def violation_events(
+    candidate: Candidate, decisions: Mapping[frozenset[str], Decision]
+) -> list[Event]:
+    """Say which thresholds the plan breaks, and in advance which failures nothing covers."""
+    broken: list[tuple[tuple[str, ...], Candidate]] = []
+    if candidate.problems:
+        broken.append(((), candidate))
+    broken += [
+        (decision.failed, decision.chosen[-1])
+        for decision in decisions.values()
+        if len(decision.failed) == 1 and not decision.chosen[-1].feasible
+    ]
+    return [
+        Event(
+            "objectives_violated",
+            {
+                "nodes": list(failed),
+                "technique": best.step.technique,
+                "violations": sorted(best.problems),
+            },
+        )
+        for failed, best in broken
+    ]
+
+
+def told_event(failover: Failover, taken: StepTaken) -> Event:
+    """The account of telling, once every survivor has acknowledged a step."""
+    first = failover.failures[0]
+    decided_ns = taken.decided_ns or taken.begun_ns
+    last_ack_ns = taken.last_ack_ns or decided_ns
+    return Event(
+        "failover_told",
+        {
+            "version": str(taken.version),
+            "nodes": [failure.node for failure in failover.failures],
+            "silence_ms": round((first.evidence_ns - first.last_heard_ns) / MS, 3),
+            "detect_ms": round((failover.begun_ns - first.evidence_ns) / MS, 3),
+            "decide_ms": round((decided_ns - taken.begun_ns) / MS, 3),
+            "tell_ms": round((last_ack_ns - decided_ns) / MS, 3),
+            "replayed": failover.replayed,
+        },
+    )
 
 
 def feasible_first(candidates: tuple[Candidate, ...]) -> list[Candidate]:

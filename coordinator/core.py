@@ -2,12 +2,14 @@
 
 Events come in with ``now`` (ns of a monotonic clock), commands go out. A plan's life:
 
-1. *Forming*: the layout is chosen, nodes are told what to hold (Prepare), and when all have
-   it the plan goes out with a contingency for every failure (NewPlan).
+1. *Forming*: the layout is chosen, nodes are told what to hold (Prepare), a contingency is
+   decided for every single failure, then the plan goes out (NewPlan); pairs follow (Foresee).
 2. *Failover*: nodes fail; the prepared contingency is looked up and named to everyone
    (Activate). If it has two steps, the first bridges while the second one's parts load.
 3. *Settling*: some time after the last change a new plan is formed around what is in force,
    or around everybody once a returned node has been stable.
+
+The operator's orders (objectives, nodes to drain) form a new plan at once.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import msgspec
 
 from continuer.bundle import Bundle
 from continuer.config import CoordinatorConfig
+from continuer.errors import UsageError
 from continuer.journal import Event
-from continuer.objectives import Metrics
-from continuer.plan import Plan, Step, Technique, Version
+from continuer.objectives import Objectives
+from continuer.plan import Plan, Step, Version
 from continuer.wire import (
     Accuse,
     Ack,
     Activate,
+    Foresee,
     Heartbeat,
     Join,
     Leave,
@@ -41,22 +45,17 @@ from coordinator.commands import (
     NodeRecord,
     Send,
     StepTaken,
+    failover_event,
+    formed_event,
+    told_event,
+    violation_events,
 )
+from coordinator.contingencies import Contingencies
 from coordinator.membership import Membership, links
-from coordinator.planner import (
-    Candidate,
-    Decision,
-    Layout,
-    NodeFacts,
-    Setting,
-    Timings,
-    decide,
-    decide_all,
-    full_layout,
-    make_step,
-    metrics_of,
-    wanted_parts,
-)
+from coordinator.orders import Orders
+from coordinator.planner import Candidate, Decision, Layout, load_alone_ms, make_step, wanted_parts
+from coordinator.planning import Planning, facts
+from coordinator.telling import Telling
 
 SETTLE_MS = 100
 # Loading takes the CPU and the GIL from the requests that are being replayed over the bridge.
@@ -64,30 +63,46 @@ HEAL_AFTER_MS = 15
 MERGE_MS = 100
 RETURN_EVERY_MS = 1000
 PREPARE_TIMEOUT_MS = 5000
-RATE_EVERY_MS = 1000
 RATE_CHANGE = 0.25
 KEPT_FAILOVERS = 50
-TELL_KEPT_MS = 10_000
+# What agents use unless configured otherwise; only estimates depend on it.
+HEARTBEAT_MS = 10.0
 
 
 class Preparing(msgspec.Struct):
     """Nodes are loading parts; when all are done, the candidate goes in force.
 
     ``heal`` is the step of the running failover that is prepared; None while a whole plan
-    is being formed.
+    is being formed. ``alone_ms``: what the loading would take on idle nodes.
     """
 
     ticket: int
     candidate: Candidate
     waiting: set[str]
     begun_ns: int
+    wanted: dict[str, tuple[int, ...]]
+    alone_ms: dict[str, float]
     heal: int | None = None
 
 
-class Coordinator:
-    """Feeds on messages, closed links, probe results and ticks; returns commands."""
+class Forming(msgspec.Struct):
+    """A plan whose parts are loaded; its contingencies are being decided."""
 
-    def __init__(self, config: CoordinatorConfig, bundle: Bundle, stored_term: int = 0) -> None:
+    candidate: Candidate
+    contingencies: Contingencies
+
+
+class Coordinator:
+    """Feeds on messages, closed links, probe results, ticks and idle moments."""
+
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        bundle: Bundle,
+        stored_term: int = 0,
+        orders: Orders | None = None,
+    ) -> None:
+        orders = orders or Orders()
         self.config = config
         self.bundle = bundle
         self.version = Version(stored_term, 0)
@@ -98,20 +113,20 @@ class Coordinator:
         self.decisions: dict[frozenset[str], Decision] = {}
         self.failed: frozenset[str] = frozenset()
         self.failovers: list[Failover] = []
-        self.rate_per_s = config.expected_rate_per_s
-        self.timings = Timings()
-        self.membership = Membership(config, bundle, self._failure)
-        self._full: Metrics | None = None
+        self.membership = Membership(config, bundle, self._failure, orders.drained)
+        self.planning = Planning(config, bundle, self.membership, orders.objectives)
+        self._telling = Telling()
         self._ticket = 0
         self._preparing: Preparing | None = None
+        self._forming: Forming | None = None
+        self._foreseeing: Contingencies | None = None
+        self._reconsider = False
         self._settle_ns: int | None = None
         self._heal_ns: int | None = None
         self._first_join_ns: int | None = None
         self._returned_ns = 0
         self._held_term = stored_term
-        self._rate_mark: tuple[int, int] | None = None
         self._planned_rate = config.expected_rate_per_s
-        self._telling: dict[Version, tuple[int, set[str]]] = {}
         self._tightest_per_s = float("inf")
 
     # --- events -----------------------------------------------------------------------
@@ -151,9 +166,8 @@ class Coordinator:
         commands = self.membership.tick(now)
         preparing = self._preparing
         if preparing and now - preparing.begun_ns > PREPARE_TIMEOUT_MS * MS:
-            self._preparing = None
-            self._settle_ns = now + SETTLE_MS * MS
-        self._measure_rate(now)
+            self._begin_anew()
+        self.planning.rate.measure(self.membership.nodes.values(), now)
         if self._heal_ns is not None and now >= self._heal_ns:
             self._heal_ns = None
             best = self.decisions[self.failed].chosen[1]
@@ -165,11 +179,74 @@ class Coordinator:
         due = self.membership.due(now)
         return due if self._heal_ns is None else min(due, self._heal_ns)
 
+    @property
+    def busy(self) -> bool:
+        """There is something to work out in the next idle moment."""
+        return self._forming is not None or self._foreseeing is not None
+
+    def on_idle(self, now: int) -> list[Command]:
+        """Nothing else waits: prepare for one more failure. Takes about a millisecond."""
+        if self._forming is not None:
+            forming = self._forming
+            if not forming.contingencies.singles_done:
+                forming.contingencies.prepare_next()
+            return self._install(forming, now) if forming.contingencies.singles_done else []
+        if self._foreseeing is not None:
+            if not self._foreseeing.done:
+                self._foreseeing.prepare_next()
+            if self._foreseeing.done:
+                return self._foresee(self._foreseeing)
+        return []
+
     def decided(self, version: Version, now: int) -> None:
         """The shell's clock when the decision for a version had been made."""
         for taken in self.failovers[-1].steps if self.failovers else ():
             if taken.version == version:
                 taken.decided_ns = now
+                timings = self.planning.timings
+                self.planning.timings = timings.with_decision((now - taken.begun_ns) / MS)
+
+    # --- the operator's orders --------------------------------------------------------
+
+    def set_objectives(self, objectives: Objectives, now: int) -> list[Command]:
+        """New objectives: everything is decided anew, now and for every failure."""
+        before, self.planning.objectives = self.planning.objectives, objectives
+        self._begin_anew()
+        changed = {
+            key: value
+            for key, value in msgspec.to_builtins(objectives).items()
+            if value != getattr(before, key)
+        }
+        return [Event("objectives_changed", {"changed": changed}), *self._settle(now)]
+
+    def drain(self, name: str, now: int) -> list[Command]:
+        """Move a node's work elsewhere while it still does it; it gets none until resumed.
+
+        Raises UsageError where the others cannot do its work.
+        """
+        node = self.membership.nodes[name]
+        before, node.drained = node.drained, True
+        if self.plan is not None and self.planning.reconsidered_candidate() is None:
+            node.drained = before
+            raise UsageError(
+                f"drain {name}: the nodes that would be left ({self._usable_names()}) cannot run "
+                "the model; bring another node up first"
+            )
+        self._begin_anew()
+        return [Event("node_draining", {"node": name}), *self._settle(now)]
+
+    def resume(self, name: str, now: int) -> list[Command]:
+        """Let a drained node work again."""
+        self.membership.nodes[name].drained = False
+        return [Event("node_resumed", {"node": name}), *self._settle(now)]
+
+    def _begin_anew(self) -> None:
+        """What is being formed no longer fits what is known or ordered: decide anew."""
+        self._reconsider = self.plan is not None
+        self._forming = self._preparing = None
+
+    def _usable_names(self) -> str:
+        return ", ".join(node.name for node in self.planning.usable()) or "none"
 
     # --- joining and settling ---------------------------------------------------------
 
@@ -181,13 +258,13 @@ class Coordinator:
         self._held_term = max(self._held_term, join.held.term)
         if self._first_join_ns is None:
             self._first_join_ns = now
-        if self.plan is not None and node.state == "active":
+        if self.plan is not None and node.obeys:
             commands.append(Send(link, NewPlan(self._whole_plan())))
         return commands
 
     def _settle(self, now: int) -> list[Command]:
         """Form a plan when there is reason to, and nothing more urgent is under way."""
-        if self._preparing is not None or self._heal_ns is not None:
+        if self._preparing is not None or self._heal_ns is not None or self._forming is not None:
             return []
         if self.plan is None:
             return self._first_plan(now)
@@ -195,59 +272,56 @@ class Coordinator:
             if now < self._settle_ns:
                 return []
             self._settle_ns = None
-            return self._form(now, self._settled_candidate())
-        returning = [n for n in self.membership.live() if n.state == "joined"]
-        ready = [
-            n
-            for n in returning
-            if now - n.since_ns >= (self.config.return_stable_ms if n.was_dead else 0) * MS
-        ]
+            if not self._reconsider:
+                assert self.target is not None
+                return self._form(now, self.planning.settled_candidate(self.target))
+        if self._reconsider:
+            candidate = self.planning.reconsidered_candidate()
+            self._reconsider = candidate is not None  # until the plan is in force
+            return self._form(now, candidate)
+        ready = self._returning(now)
         if ready and now - self._returned_ns >= RETURN_EVERY_MS * MS:
             self._returned_ns = now
-            return self._form(now, self._full_candidate(ready))
+            return self._form(now, self.planning.full_candidate(ready))
         if self._rate_matters():
-            return self._form(now, self._settled_candidate())
+            assert self.target is not None
+            return self._form(now, self.planning.settled_candidate(self.target))
         return []
+
+    def _returning(self, now: int) -> list[NodeRecord]:
+        """Nodes that wait to be taken in and have been stable for long enough."""
+        return [
+            n
+            for n in self.membership.live()
+            if n.state == "joined"
+            and not n.drained
+            and now - n.since_ns >= (self.config.return_stable_ms if n.was_dead else 0) * MS
+        ]
 
     def _rate_matters(self) -> bool:
         """The arrival rate has changed, and some candidate's capacity is near enough to care."""
-        changed = abs(self.rate_per_s - self._planned_rate)
+        rate = self.planning.rate.per_s
+        changed = abs(rate - self._planned_rate)
         if changed <= RATE_CHANGE * max(self._planned_rate, 1.0):
             return False
-        return max(self.rate_per_s, self._planned_rate) > self._tightest_per_s / 2
+        return max(rate, self._planned_rate) > self._tightest_per_s / 2
 
     def _first_plan(self, now: int) -> list[Command]:
-        live = self.membership.live()
+        live = [node for node in self.membership.live() if not node.drained]
         if not live or self._first_join_ns is None:
             return []
+        expected = [n for n in self.membership.nodes.values() if not n.drained]
         waited = now - self._first_join_ns >= self.config.form_timeout_ms * MS
-        if len(live) < len(self.config.nodes) and not waited:
+        if len(live) < len(expected) and not waited:
             return []
         # A new term outranks every plan that an earlier coordinator has given out.
         self.version = Version(self._held_term + 1, 0)
-        return self._form(now, self._full_candidate(live))
-
-    def _full_candidate(self, joining: list[NodeRecord]) -> Candidate | None:
-        """All blocks over the nodes of the plan and the joining ones."""
-        chosen = [n for n in self.membership.live() if n.state == "active" or n in joining]
-        everyone = len(chosen) == len(self.config.nodes)
-        setting = self._setting(chosen)
-        layout = full_layout(setting)
-        technique: Technique = "none" if everyone else "repartition"
-        return make_step(setting, layout, technique) if layout is not None else None
-
-    def _settled_candidate(self) -> Candidate | None:
-        """What is in force now, or was to come into force, as the base of a new plan."""
-        assert self.target is not None
-        setting = self._setting([n for n in self.membership.live() if n.state == "active"])
-        layout = {hop.node: hop.parts for hop in self.target.route}
-        if not layout.keys() <= {facts.name for facts in setting.nodes}:
-            return None
-        return make_step(setting, layout, self.target.technique)
+        return self._form(now, self.planning.full_candidate(live))
 
     def _form(self, now: int, candidate: Candidate | None) -> list[Command]:
         """Have the nodes hold what the candidate and its contingencies need."""
-        self._planned_rate = self.rate_per_s
+        planning = self.planning
+        self._planned_rate = planning.rate.per_s
         if candidate is None:
             if self.plan is not None:
                 return []
@@ -255,31 +329,30 @@ class Coordinator:
             self._first_join_ns = now  # say it again after the next form timeout
             problem = "the model does not fit the memory budgets of these nodes"
             return [Event("no_plan", {"nodes": nodes, "problem": problem})]
-        setting = self._setting(self._nodes_with(candidate))
-        full = self._full or metrics_of(candidate.step)
-        layout = {hop.node: hop.parts for hop in candidate.step.route}
-        wanted = wanted_parts(setting, layout, full)
+        setting = planning.setting(planning.nodes_for(candidate))
+        wanted = wanted_parts(setting, candidate.layout, planning.measure(candidate.step))
         return self._prepare(now, candidate, wanted, heal=None)
-
-    def _nodes_with(self, candidate: Candidate) -> list[NodeRecord]:
-        return [
-            n
-            for n in self.membership.live()
-            if n.state == "active" or n.name in candidate.step.nodes
-        ]
 
     def _prepare(
         self, now: int, candidate: Candidate, wanted: dict[str, tuple[int, ...]], heal: int | None
     ) -> list[Command]:
         self._ticket += 1
         nodes = self.membership.nodes
-        lacking = {n: p for n, p in wanted.items() if not set(p) <= nodes[n].loaded.keys()}
-        self._preparing = Preparing(self._ticket, candidate, set(lacking), now, heal)
+        lacking = {
+            name: tuple(p for p in parts if p not in nodes[name].loaded)
+            for name, parts in wanted.items()
+            if not set(parts) <= nodes[name].loaded.keys()
+        }
+        alone_ms = {n: load_alone_ms(self.bundle, facts(nodes[n]), p) for n, p in lacking.items()}
+        self._preparing = Preparing(
+            self._ticket, candidate, set(lacking), now, wanted, alone_ms, heal
+        )
         commands: list[Command] = []
-        for name, parts in lacking.items():
+        for name in lacking:
             link = nodes[name].link
             if link is not None:
-                commands.append(Send(link, Prepare(self._ticket, parts, urgent=heal == 0)))
+                message = Prepare(self._ticket, wanted[name], urgent=heal == 0)
+                commands.append(Send(link, message))
         return commands + self._when_prepared(now)
 
     def _prepared(self, node: NodeRecord, message: Prepared, now: int) -> list[Command]:
@@ -288,9 +361,16 @@ class Coordinator:
         if preparing is None or preparing.ticket != message.ticket:
             return []
         if message.problem:
-            # The plan in force stays; the agent has said in its journal what is wrong.
-            self._preparing = None
-            return []
+            # The agent has said in its journal what is wrong: do without those parts there.
+            lacking = set(preparing.wanted.get(node.name, ())) - node.loaded.keys()
+            node.refused |= lacking
+            self._begin_anew()
+            return self._settle(now)
+        if preparing.heal is not None and node.name in preparing.waiting:
+            took_ms = (now - preparing.begun_ns) / MS
+            alone_ms = preparing.alone_ms[node.name]
+            timings = self.planning.timings
+            self.planning.timings = timings.with_loading(node.name, took_ms, alone_ms)
         preparing.waiting.discard(node.name)
         return self._when_prepared(now)
 
@@ -301,82 +381,79 @@ class Coordinator:
         self._preparing = None
         if preparing.heal is not None:
             return self._activate(preparing.heal, now)
-        return self._install(preparing.candidate, now)
-
-    def _install(self, candidate: Candidate, now: int) -> list[Command]:
-        """Put a whole plan in force, with fresh contingencies."""
-        nodes = self._nodes_with(candidate)
-        returned = [n.name for n in nodes if n.state == "joined" and self.plan is not None]
-        for node in nodes:
-            node.state, node.was_dead = "active", False
-        setting = self._setting(nodes)
-        layout = {hop.node: hop.parts for hop in candidate.step.route}
-        again = make_step(setting, layout, candidate.step.technique)
+        candidate = preparing.candidate
+        planning = self.planning
+        setting = planning.setting(planning.nodes_for(candidate))
+        again = make_step(setting, candidate.layout, candidate.step.technique)
         assert again is not None  # its accuracy was known a moment ago
-        self.step = self.target = again.step
-        self.layout = layout
-        if again.step.exit is None and not self.bundle.variant_of(self._path(again.step))[1]:
-            self._full = metrics_of(again.step)
-        full = self._full or metrics_of(again.step)
-        self.decisions = decide_all(setting, layout, full)
-        capacities = [c.step.capacity_per_s for d in self.decisions.values() for c in d.candidates]
-        self._tightest_per_s = self.config.max_utilisation * min(capacities, default=float("inf"))
+        self._foreseeing = None
+        full = planning.measure(again.step)
+        contingencies = Contingencies(setting, candidate.layout, full, self._failures_of)
+        self._forming = Forming(again, contingencies)
+        return []
+
+    def _failures_of(self, node: str) -> int:
+        return sum(node == f.node for failover in self.failovers for f in failover.failures)
+
+    def _install(self, forming: Forming, now: int) -> list[Command]:
+        """Put a whole plan in force; every single failure is prepared."""
+        self._forming, self._foreseeing = None, forming.contingencies
+        self._reconsider = False
+        step = forming.candidate.step
+        nodes = self.planning.nodes_for(forming.candidate)
+        returned = [n.name for n in nodes if n.state == "joined" and self.plan is not None]
+        for node in self.membership.live():
+            if node in nodes:
+                node.state, node.was_dead = "active", False
+            elif node.drained and node.state == "active":
+                node.state = "joined"
+        self.step = self.target = step
+        self.layout = forming.candidate.layout
+        self.planning.remember_full(step)
+        self.decisions = dict(forming.contingencies.decisions)
+        self._tightest_per_s = self.config.max_utilisation * forming.contingencies.tightest_per_s
         self.failed = frozenset()
         self._raise_version()
-        self.plan = self._make_plan(again.step)
-        commands: list[Command] = self._send_all(NewPlan(self.plan), now)
-        commands += [Event("node_returned", {"node": name}) for name in returned]
-        commands.append(
-            Event(
-                "plan_formed",
-                {
-                    "version": str(self.version),
-                    "technique": again.step.technique,
-                    "nodes": [hop.node for hop in again.step.route],
-                    "accuracy": again.step.reported_accuracy,
-                    "latency_ms": round(again.step.latency_ms, 3),
-                    "capacity_per_s": round(again.step.capacity_per_s, 1),
-                },
-            )
-        )
-        return commands + self._warn_of_violations()
-
-    def _warn_of_violations(self) -> list[Command]:
-        """Say in advance which failures no candidate covers within the thresholds."""
+        self.plan = self._make_plan(step)
         return [
-            Event(
-                "objectives_violated",
-                {
-                    "nodes": list(decision.failed),
-                    "technique": decision.chosen[-1].step.technique,
-                    "violations": sorted(decision.chosen[-1].problems),
-                },
-            )
-            for decision in self.decisions.values()
-            if len(decision.failed) == 1 and not decision.chosen[-1].feasible
+            *self._send_all(NewPlan(self.plan), now),
+            *(Event("node_returned", {"node": name}) for name in returned),
+            formed_event(self.version, step),
+            *violation_events(forming.candidate, self.decisions),
         ]
+
+    def _foresee(self, contingencies: Contingencies) -> list[Command]:
+        """Pairs are prepared too: agents may have them."""
+        self._foreseeing = None
+        if self.plan is None or self.failed:
+            return []
+        self.decisions = dict(contingencies.decisions)
+        pairs = contingencies.as_plan(2)
+        version = self.plan.version
+        self.plan = msgspec.structs.replace(
+            self.plan, contingencies=(*self.plan.contingencies, *pairs)
+        )
+        message = Foresee(version, pairs)
+        return [Send(link, message) for link in links(self._obeying())] if pairs else []
 
     # --- failover ---------------------------------------------------------------------
 
     def _failure(self, failure: Failure, now: int) -> list[Command]:
         """A node has failed: look the contingency up and put its first step in force."""
-        if self.plan is None or failure.node not in {m.node for m in self.plan.members}:
-            self._drop_preparation(failure.node, now)
+        self._drop_preparation(failure.node, now)
+        if self.plan is None or not failure.was_active:
+            if self.plan is not None:
+                self._settle_ns = now + SETTLE_MS * MS  # members and ingresses have changed
             return []
-        self._preparing = self._heal_ns = None
+        self._preparing = self._heal_ns = self._forming = self._foreseeing = None
         self.failed |= {failure.node}
         self._settle_ns = now + SETTLE_MS * MS
-        decision = self.decisions.get(self.failed) or self._decide_now()
+        decision = self.decisions.get(self.failed) or self.planning.decide_without(self.failed)
         if decision is None:
             problem = "no node is left that can run the model"
             return [Event("no_plan", {"nodes": sorted(self.failed), "problem": problem})]
         self.decisions[self.failed] = decision
-        last = self.failovers[-1] if self.failovers else None
-        if last is not None and now - last.begun_ns < MERGE_MS * MS and last.healed_ns is None:
-            last.failures.append(failure)
-            last.decision = decision
-        else:
-            self.failovers = [*self.failovers, Failover([failure], decision, now)][-KEPT_FAILOVERS:]
+        self._account(failure, decision, now)
         commands: list[Command] = []
         if decision.chosen[0].missing:
             return self._prepare(now, decision.chosen[0], self._holdings(decision.chosen[0]), 0)
@@ -389,22 +466,25 @@ class Coordinator:
             commands.append(Event("technique_fell_back", fields))
         return commands
 
+    def _account(self, failure: Failure, decision: Decision, now: int) -> None:
+        """Open the account of a failover, or add to the one that is running."""
+        silence_ms = (now - failure.last_heard_ns) / MS
+        planning = self.planning
+        planning.timings = planning.timings.with_failure(failure.node, silence_ms, HEARTBEAT_MS)
+        last = self.failovers[-1] if self.failovers else None
+        if last is not None and now - last.begun_ns < MERGE_MS * MS and last.healed_ns is None:
+            last.failures.append(failure)
+            last.decision = decision
+        else:
+            self.failovers = [*self.failovers, Failover([failure], decision, now)][-KEPT_FAILOVERS:]
+
     def _drop_preparation(self, node: str, now: int) -> None:
         """A node failed that the plan being formed may count on: form it anew."""
-        if self._preparing is not None and node in self._preparing.candidate.step.nodes:
-            self._preparing = None
+        under_way = self._preparing or self._forming
+        if under_way is not None and node in under_way.candidate.step.nodes:
+            self._preparing = self._forming = None
             if self.plan is not None:
                 self._settle_ns = now + SETTLE_MS * MS
-
-    def _decide_now(self) -> Decision | None:
-        """A failure set that was not foreseen: plan on the spot."""
-        nodes = [n for n in self.membership.nodes.values() if n.state == "active"]
-        assert self._full is not None
-        left = [n.name for n in nodes]
-        setting = self._setting(nodes)
-        failed = frozenset(name for name in self.layout if name not in left)
-        found = decide(setting, self.layout, failed, self._full)
-        return msgspec.structs.replace(found, failed=tuple(sorted(self.failed))) if found else None
 
     def _holdings(self, candidate: Candidate) -> dict[str, tuple[int, ...]]:
         """What nodes that lack something should hold: what they have, and what is missing."""
@@ -432,130 +512,52 @@ class Coordinator:
         final = index == len(decision.chosen) - 1
         if index > 0:
             failover.healed_ns = now
-            name, extra = "healed", {}
-        else:
-            name = "failover"
-            extra = {
-                "exit": step.exit,
-                "downtime_ms": round(step.downtime_ms, 2),
-                "why": decision.why,
-            }
-        commands.append(
-            Event(
-                name,
-                {
-                    "version": str(self.version),
-                    "nodes": sorted(self.failed),
-                    "technique": step.technique,
-                    "accuracy": step.reported_accuracy,
-                    "latency_ms": round(step.latency_ms, 3),
-                    **extra,
-                },
-            )
-        )
+        commands.append(failover_event(self.version, self.failed, decision, index))
         if final:
             self._settle_ns = now + SETTLE_MS * MS
         return commands
 
-    # --- telling and measuring --------------------------------------------------------
+    # --- telling ----------------------------------------------------------------------
+
+    def _obeying(self) -> list[NodeRecord]:
+        return [node for node in self.membership.live() if node.obeys]
 
     def _send_all(self, message: Message, now: int) -> list[Command]:
-        recipients = [n for n in self.membership.live() if n.state == "active"]
-        self._telling = {v: t for v, t in self._telling.items() if now - t[0] < TELL_KEPT_MS * MS}
-        self._telling[self.version] = (now, {n.name for n in recipients})
+        recipients = self._obeying()
+        self._telling.told(self.version, (node.name for node in recipients), now)
         return [Send(link, message) for link in links(recipients)]
 
     def _acked(self, node: NodeRecord, ack: Ack, now: int) -> list[Command]:
-        told_ns, waiting = self._telling.get(ack.version, (now, {""}))
-        waiting.discard(node.name)
-        if not waiting:
-            tell_ms = (now - told_ns) / MS
-            smoothed = 0.8 * self.timings.tell_ms + 0.2 * tell_ms
-            self.timings = msgspec.structs.replace(self.timings, tell_ms=smoothed)
-            del self._telling[ack.version]
+        tell_ms = self._telling.acknowledged(ack.version, node.name, now)
+        if tell_ms is not None:
+            self.planning.timings = self.planning.timings.with_telling(tell_ms)
         for failover in reversed(self.failovers):
             for taken in failover.steps:
                 if taken.version == ack.version:
                     failover.replayed += ack.replayed
                     taken.first_ack_ns = taken.first_ack_ns or now
                     taken.last_ack_ns = now
-                    return [] if waiting else [told_event(failover, taken)]
+                    return [] if tell_ms is None else [told_event(failover, taken)]
         return []
-
-    def _measure_rate(self, now: int) -> None:
-        total = sum(node.arrived for node in self.membership.nodes.values())
-        if self._rate_mark is None:
-            self._rate_mark = (now, total)
-        elapsed = now - self._rate_mark[0]
-        if elapsed >= RATE_EVERY_MS * MS:
-            seen = (total - self._rate_mark[1]) * 1e9 / elapsed
-            self.rate_per_s = max(seen, self.config.expected_rate_per_s)
-            self._rate_mark = (now, total)
 
     def _raise_version(self) -> None:
         self.version = Version(self.version.term, self.version.number + 1)
 
-    def _path(self, step: Step) -> list[str]:
-        return [self.bundle.part_names[part] for part in step.parts]
-
-    def _setting(self, nodes: list[NodeRecord]) -> Setting:
-        config = self.config
-        return Setting(
-            bundle=self.bundle,
-            nodes=tuple(_facts(node) for node in nodes),
-            objectives=config.objectives,
-            forced=config.technique,
-            rate_per_s=max(self.rate_per_s, config.expected_rate_per_s),
-            max_utilisation=config.max_utilisation,
-            hop_us=config.hop_us,
-            timings=self.timings,
-        )
-
     def _make_plan(self, step: Step) -> Plan:
         """The plan as agents get it, naming only nodes that may be connected to."""
+        nodes = self.membership.nodes.values()
         return Plan(
             version=self.version,
             deployment=self.config.deployment,
             bundle=self.bundle.hash,
             members=self.membership.members(),
-            failed=tuple(n.name for n in self.membership.nodes.values() if not n.live),
+            failed=tuple(n.name for n in nodes if not n.live),
             step=step,
             contingencies=tuple(decision.contingency() for decision in self.decisions.values()),
+            draining=tuple(n.name for n in nodes if n.drained),
         )
 
     def _whole_plan(self) -> Plan:
         """What is in force now, for an agent that does not hold its base."""
         assert self.step is not None
         return msgspec.structs.replace(self._make_plan(self.step), contingencies=())
-
-
-def _facts(node: NodeRecord) -> NodeFacts:
-    assert node.member is not None
-    return NodeFacts(
-        name=node.name,
-        incarnation=node.member.incarnation,
-        loaded=frozenset(node.loaded),
-        latency_us={part: timing.latency_us for part, timing in node.loaded.items()},
-        load_us={part: timing.load_us for part, timing in node.loaded.items()},
-        memory_bytes=node.memory_bytes,
-        standby=node.standby,
-    )
-
-
-def told_event(failover: Failover, taken: StepTaken) -> Event:
-    """The account of telling, once every survivor has acknowledged a step."""
-    first = failover.failures[0]
-    decided_ns = taken.decided_ns or taken.begun_ns
-    last_ack_ns = taken.last_ack_ns or decided_ns
-    return Event(
-        "failover_told",
-        {
-            "version": str(taken.version),
-            "nodes": [failure.node for failure in failover.failures],
-            "silence_ms": round((first.evidence_ns - first.last_heard_ns) / MS, 3),
-            "detect_ms": round((failover.begun_ns - first.evidence_ns) / MS, 3),
-            "decide_ms": round((decided_ns - taken.begun_ns) / MS, 3),
-            "tell_ms": round((last_ack_ns - decided_ns) / MS, 3),
-            "replayed": failover.replayed,
-        },
-    )

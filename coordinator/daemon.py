@@ -13,7 +13,7 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from continuer import __version__, sockets, wire
+from continuer import __version__, realtime, sockets, wire
 from continuer import bundle as bundles
 from continuer.config import CoordinatorConfig
 from continuer.errors import ConfigError, WireError
@@ -21,11 +21,11 @@ from continuer.journal import Event, Journal
 from continuer.wire import Accuse, Ack, Ask, Heartbeat, Join, Leave, Prepared, Refuse, Stale, Tell
 from coordinator.commands import Command, Decided, Probe, Send
 from coordinator.core import Coordinator
-from coordinator.status import status
+from coordinator.orders import load as load_orders
+from coordinator.verbs import Verbs
 
 PROBE_TIMEOUT_NS = 200_000_000
 READ_AT_MOST = 500
-MAX_QUOTED = 60
 TERM_FILE = "term"
 
 
@@ -36,9 +36,14 @@ class Daemon:
         self._journal = journal
         self._bundle = bundles.load(config.bundle)
         self._state = Path(config.state_dir) if config.state_dir else None
-        self._core = Coordinator(config, self._bundle, self._stored_term())
+        orders = load_orders(self._state)
+        self._core = Coordinator(config, self._bundle, self._stored_term(), orders)
+        self._verbs = Verbs(self._core, orders, self._state)
         self._stored = self._core.version.term
         self._context: zmq.Context[Any] = zmq.Context()
+        self._real_time = config.realtime and realtime.permitted()
+        if self._real_time:
+            realtime.raise_context(self._context)
         self._agents = sockets.make(self._context, zmq.ROUTER, wire.MAX_CONTROL_BYTES)
         self._control = sockets.make(self._context, zmq.ROUTER, wire.MAX_CONTROL_BYTES)
         self._monitor = self._agents.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
@@ -73,15 +78,20 @@ class Daemon:
             endpoints={"agents": self.agents_port, "control": self.control_port},
             bundle=self._bundle.name,
             version=__version__,
+            realtime=self._real_time,
         )
+        if self._real_time:
+            realtime.raise_thread()
         # A full collection takes milliseconds at the worst of moments; what exists now stays.
         gc.freeze()
         due = self._core.due(time.monotonic_ns())
         while self._running:
             wait_ms = max(0, -(-(due - time.monotonic_ns()) // 1_000_000))
-            ready = dict(self._poller.poll(0 if self._unwritten else wait_ms))
+            waiting = self._unwritten or self._core.busy
+            ready = dict(self._poller.poll(0 if waiting else wait_ms))
             if not ready:
                 self._write_events()
+                self._perform(self._core.on_idle(time.monotonic_ns()))
             self._read(ready)
             now = time.monotonic_ns()
             if now >= due:
@@ -180,11 +190,9 @@ class Daemon:
                 continue  # who asked has gone
 
     def _answer(self, ask: Ask) -> Tell:
-        if ask.verb == "status":
-            brief = ask.arguments.get("brief") is True
-            return Tell(status(self._core, time.monotonic_ns(), brief=brief))
-        verb = ask.verb[:MAX_QUOTED]
-        return Tell({}, f"verb = {verb!r}: unknown; this coordinator knows 'status'")
+        answer, commands = self._verbs.answer(ask, time.monotonic_ns())
+        self._perform(commands)
+        return answer
 
     def _foreign(self, socket: str, error: WireError) -> None:
         """Strangers' bytes: dropped, counted, and said only now and then."""

@@ -80,7 +80,7 @@ class Detector:
         seen.last_ns = now
 
     def timeout_ns(self, node: str) -> int:
-        """The node's timeout: the configured one, or longer where gaps were seen."""
+        """The node's timeout: the configured one; longer where gaps were seen."""
         seen = self._heard[node]
         gap = max(seen.largest_gap_ns, seen.previous_gap_ns)
         return int(min(max(self._timeout_ns, GAP_FACTOR * gap), MAX_STRETCH * self._timeout_ns))

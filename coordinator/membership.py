@@ -7,7 +7,7 @@ plan is decided elsewhere: this module reports failures and keeps the records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from continuer.bundle import Bundle
 from continuer.config import CoordinatorConfig, check_endpoint
@@ -32,12 +32,13 @@ class Membership:
         config: CoordinatorConfig,
         bundle: Bundle,
         on_failure: Callable[[Failure, int], list[Command]],
+        drained: Collection[str] = (),
     ) -> None:
         self._config = config
         self._bundle = bundle
         self._on_failure = on_failure
         self.detector = Detector(config.heartbeat_timeout_ms)
-        self.nodes = {name: NodeRecord(name) for name in config.nodes}
+        self.nodes = {name: NodeRecord(name, drained=name in drained) for name in config.nodes}
         self._by_link: dict[bytes, str] = {}
         self._probing: set[str] = set()
         self._held: tuple[str, ...] = ()
@@ -68,9 +69,9 @@ class Membership:
         commands: list[Command] = []
         known = node.member
         new_life = known is not None and known.incarnation != join.member.incarnation
-        if node.live and new_life:
-            # Restarted faster than its death was noticed: the old life has failed.
-            commands += self._fail(node, "restarted", now, now)
+        if new_life:
+            node.refused = frozenset()
+            node.was_dead = node.was_dead or node.state == "suspect"  # that life is over
         same_life = known is not None and not new_life
         if node.link is not None:
             self._by_link.pop(node.link, None)
@@ -239,8 +240,9 @@ class Membership:
         if not node.live:
             return []
         silence = self.detector.silence_ns(node.name, now)
+        was_active = node.state == "active"
         node.state, node.suspect_ns, node.reason = "suspect", now, reason
-        failure = Failure(node.name, reason, now - silence, evidence_ns)
+        failure = Failure(node.name, reason, now - silence, evidence_ns, was_active)
         # The new route first, the journal after: every microsecond here is outage.
         return [
             *self._on_failure(failure, now),

@@ -7,6 +7,7 @@ returns candidates, steps and contingencies; nothing is remembered.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,17 @@ from continuer.config import ForcedTechnique
 from continuer.objectives import Metrics, Objectives, score, violations
 from continuer.placement import place
 from continuer.plan import Contingency, Hop, Step, Technique
+from coordinator.downtimes import Timings
 
 # Placement: which node runs which parts, in route order.
 Layout = dict[str, tuple[int, ...]]
 
 
 class NodeFacts(msgspec.Struct, frozen=True):
-    """What is known of one live node: measured timings where it has reported them."""
+    """What is known of one live node: measured timings where it has reported them.
+
+    ``refused`` are parts that it could not load; it is given none of them.
+    """
 
     name: str
     incarnation: int
@@ -32,18 +37,14 @@ class NodeFacts(msgspec.Struct, frozen=True):
     load_us: dict[int, float] = {}
     memory_bytes: float = float("inf")
     standby: str = "all"
-
-
-class Timings(msgspec.Struct, frozen=True):
-    """What precedes the first answer by a new route, in milliseconds, as last measured."""
-
-    detect_ms: float = 4.0
-    decide_ms: float = 0.1
-    tell_ms: float = 1.0
+    refused: frozenset[int] = frozenset()
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """Everything that a decision depends on. ``nodes`` in pipeline order, live ones only."""
+    """Everything that a decision depends on. ``nodes`` in pipeline order, live ones only.
+
+    ``failed`` are the nodes whose failure is being decided on.
+    """
 
     bundle: Bundle
     nodes: tuple[NodeFacts, ...]
@@ -53,6 +54,7 @@ class Setting(msgspec.Struct, frozen=True):
     max_utilisation: float = 0.8
     hop_us: float = 300.0
     timings: Timings = Timings()
+    failed: frozenset[str] = frozenset()
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -67,6 +69,11 @@ class Candidate(msgspec.Struct, frozen=True):
     missing: dict[str, tuple[int, ...]]
     problems: dict[str, float]
     measured: bool
+
+    @property
+    def layout(self) -> Layout:
+        """Which node runs which parts."""
+        return {hop.node: hop.parts for hop in self.step.route}
 
     @property
     def feasible(self) -> bool:
@@ -118,7 +125,12 @@ def full_layout(setting: Setting) -> Layout | None:
 
 
 def part_latency_us(setting: Setting, node: NodeFacts, part: int) -> float:
-    """As the node measured it; else the builder's figure times the node's relative speed."""
+    """As the node measured it; else the builder's figure times the node's relative speed.
+
+    Infinite for a part that the node could not load.
+    """
+    if part in node.refused:
+        return float("inf")
     if part in node.latency_us:
         return node.latency_us[part]
     parts = setting.bundle.manifest.parts
@@ -128,7 +140,10 @@ def part_latency_us(setting: Setting, node: NodeFacts, part: int) -> float:
 
 
 def make_step(setting: Setting, layout: Layout, technique: Technique) -> Candidate | None:
-    """Predict a layout's metrics. None where its accuracy can be neither known nor estimated."""
+    """Predict a layout's metrics.
+
+    None where its accuracy can be neither known nor estimated, or a node cannot run its part.
+    """
     bundle = setting.bundle
     facts = {node.name: node for node in setting.nodes}
     path = [bundle.part_names[part] for parts in layout.values() for part in parts]
@@ -140,6 +155,8 @@ def make_step(setting: Setting, layout: Layout, technique: Technique) -> Candida
         sum(part_latency_us(setting, facts[name], part) for part in parts)
         for name, parts in layout.items()
     ]
+    if not all(map(math.isfinite, stages)):
+        return None
     # Ingress to first stage, between stages, and the answer: one hop more than stages.
     latency_ms = (sum(stages) + (len(stages) + 1) * setting.hop_us) / 1e3
     capacity = 1e6 / (max(stages) + setting.hop_us)
@@ -174,23 +191,26 @@ def _downtime_ms(
     exchange.
     """
     timings = setting.timings
-    downtime = timings.detect_ms + timings.decide_ms + timings.tell_ms
+    downtime = timings.detect(setting.failed) + timings.decide_ms + timings.tell_ms
     if missing:
-        parts = setting.bundle.manifest.parts
-        load_us = max(
-            sum(facts[name].load_us.get(p, parts[p].load_us) for p in lacking)
-            for name, lacking in missing.items()
-        )
-        downtime += timings.tell_ms + load_us / 1e3
+        loads = {name: load_alone_ms(setting.bundle, facts[name], p) for name, p in missing.items()}
+        downtime += timings.tell_ms + max(timings.load(*load) for load in loads.items())
     return downtime
+
+
+def load_alone_ms(bundle: Bundle, node: NodeFacts, parts: Iterable[int]) -> float:
+    """How long a node that does nothing else takes to load parts, by what it has measured."""
+    built = bundle.manifest.parts
+    return sum(node.load_us.get(part, built[part].load_us) for part in parts) / 1e3
 
 
 def accuracy_of(bundle: Bundle, path: Sequence[str]) -> tuple[float | None, bool] | None:
     """(accuracy, measured) of a path.
 
-    A skip of several runs that was not measured as a whole is estimated: the full accuracy
-    times the drop of each run. None where a run was not measured either. The path of all
-    blocks can always be offered: where the model came without labels, its accuracy is None.
+    A path that was not measured as a whole is estimated: the accuracy of its exit (or of the
+    full network) times the drop that each run of skipped blocks causes in the full network.
+    None where one of these was not measured either. The path of all blocks can always be
+    offered: where the model came without labels, its accuracy is None.
     """
     measured = bundle.measured_accuracy(path)
     if measured is not None:
@@ -198,12 +218,10 @@ def accuracy_of(bundle: Bundle, path: Sequence[str]) -> tuple[float | None, bool
     exit_name, skipped = bundle.variant_of(path)
     if exit_name is None and not skipped:
         return None, False
-    if exit_name is not None:
-        return None
     full = bundle.measured_accuracy(bundle.path())
-    if full is None:
+    estimate = bundle.measured_accuracy(bundle.path(exit_name=exit_name))
+    if full is None or estimate is None:
         return None
-    estimate = full
     for run in _runs([bundle.block_names.index(name) for name in skipped]):
         names = [bundle.block_names[index] for index in run]
         alone = bundle.measured_accuracy(bundle.path(skipped=names))
@@ -236,7 +254,7 @@ def candidates(
     left = tuple(node for node in setting.nodes if node.name not in failed)
     if not left:
         return ()
-    setting = msgspec.structs.replace(setting, nodes=left)
+    setting = msgspec.structs.replace(setting, nodes=left, failed=failed)
     found: list[Candidate | None] = []
     whole = full_layout(setting)
     if whole is not None:
@@ -248,6 +266,10 @@ def candidates(
     skipping = skip_layout(setting.bundle, current, failed)
     if skipping is not None:
         found.append(make_step(setting, skipping, "skip"))
+        found += [
+            make_step(setting, layout, "mixed")
+            for layout in mixed_layouts(setting.bundle, skipping)
+        ]
     scored = [
         msgspec.structs.replace(c, score=score(setting.objectives, metrics_of(c.step), full))
         for c in found
@@ -279,12 +301,25 @@ def _broken(objectives: Objectives, step: Step, downtime_ms: float) -> dict[str,
 
 def exit_layouts(bundle: Bundle, current: Layout, failed: frozenset[str]) -> list[Layout]:
     """For every exit before the first failed node: the route cut short there."""
-    layouts = []
+    before = dict(itertools.takewhile(lambda hop: hop[0] not in failed, current.items()))
+    return _cut_short(bundle, before)
+
+
+def mixed_layouts(bundle: Bundle, skipping: Layout) -> list[Layout]:
+    """For every exit after the first skipped block: the skipping route cut short there."""
+    return [
+        layout
+        for layout in _cut_short(bundle, skipping)
+        if bundle.variant_of([bundle.part_names[p] for parts in layout.values() for p in parts])[1]
+    ]
+
+
+def _cut_short(bundle: Bundle, route: Layout) -> list[Layout]:
+    """The route left at each exit whose block it runs."""
     exit_of = {bundle.part_ids[b.part]: b.exit for b in bundle.manifest.blocks}
+    layouts = []
     before: Layout = {}
-    for name, parts in current.items():
-        if name in failed:
-            break
+    for name, parts in route.items():
         for count, part in enumerate(parts, start=1):
             exit_name = exit_of.get(part)
             if exit_name is not None:
@@ -387,20 +422,6 @@ def _bridged(
     )
 
 
-def decide_all(
-    setting: Setting, current: Layout, full: Metrics, sizes: Sequence[int] = (1, 2)
-) -> dict[frozenset[str], Decision]:
-    """Decisions for every single failure and every pair of the nodes in the setting."""
-    names = [node.name for node in setting.nodes]
-    decisions = {}
-    for size in sizes:
-        for failed in itertools.combinations(names, size):
-            decision = decide(setting, current, frozenset(failed), full)
-            if decision is not None:
-                decisions[frozenset(failed)] = decision
-    return decisions
-
-
 def wanted_parts(setting: Setting, layout: Layout, full: Metrics) -> dict[str, tuple[int, ...]]:
     """What each node should hold: its blocks, the bridges of single failures, then spares.
 
@@ -417,14 +438,9 @@ def wanted_parts(setting: Setting, layout: Layout, full: Metrics) -> dict[str, t
     )
     wanted = {node.name: list(layout.get(node.name, ())) for node in setting.nodes}
     for node in setting.nodes:
-        options = candidates(hot, layout, frozenset({node.name}), full)
-        degraded = [c for c in options if c.step.technique != "repartition"]
-        usable = [c for c in degraded if c.feasible] or degraded
-        if setting.forced in ("early_exit", "skip"):
-            usable = [c for c in usable if c.step.technique == setting.forced] or usable
-        if usable:
-            for hop in max(usable, key=lambda c: c.score).step.route:
-                wanted[hop.node] += [p for p in hop.parts if p not in wanted[hop.node]]
+        bridge = _best_bridge(setting, candidates(hot, layout, frozenset({node.name}), full))
+        for hop in bridge.step.route if bridge else ():
+            wanted[hop.node] += [p for p in hop.parts if p not in wanted[hop.node]]
     result = {}
     for node in setting.nodes:
         chosen = wanted[node.name]
@@ -433,8 +449,23 @@ def wanted_parts(setting: Setting, layout: Layout, full: Metrics) -> dict[str, t
         own = set(layout.get(node.name, ()))
         used, kept = 0.0, []
         for part in chosen:
+            if part in node.refused:
+                continue
             if part in own or used + parts[part].memory_bytes <= node.memory_bytes:
                 used += parts[part].memory_bytes
                 kept.append(part)
         result[node.name] = tuple(kept)
     return result
+
+
+def _best_bridge(setting: Setting, options: Sequence[Candidate]) -> Candidate | None:
+    """What to hold in memory against a failure: a degraded candidate, which needs least.
+
+    Where none of those is feasible, one that is; the forced technique, where it is possible.
+    """
+    usable = [c for c in options if setting.forced in ("auto", c.step.technique)] or options
+    degraded = [c for c in usable if c.step.technique != "repartition"]
+    for group in ([c for c in degraded if c.feasible], [c for c in usable if c.feasible], degraded):
+        if group:
+            return max(group, key=lambda c: c.score)
+    return max(usable, key=lambda c: c.score, default=None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from continuer.bundle import Bundle
 from continuer.plan import Step
 from coordinator.commands import MS, NodeRecord, feasible_first
@@ -27,18 +29,19 @@ def status(core: Coordinator, now: int, *, brief: bool) -> dict[str, Any]:
         "health": health(core),
         "version": str(core.version),
         "clock_ns": now,
-        "rate_per_s": round(core.rate_per_s, 1),
-        "plan": _step(core.bundle, core.step) if core.step else None,
+        "rate_per_s": round(core.planning.rate.per_s, 1),
+        "objectives": msgspec.to_builtins(core.planning.objectives),
+        "plan": step_report(core.bundle, core.step) if core.step else None,
         "nodes": [_node(core, node, now) for node in core.membership.nodes.values()],
         "contingencies": []
         if brief
-        else [_decision(core.bundle, d) for d in core.decisions.values()],
+        else [decision_report(core.bundle, d) for d in core.decisions.values()],
         "failovers": [failover.report() for failover in core.failovers],
     }
 
 
 def health(core: Coordinator) -> str:
-    """``full``, ``reduced`` (full accuracy, a node is missing), ``degraded``, ``no_plan``."""
+    """``full``, ``reduced`` (full accuracy, but without some node), ``degraded``, ``no_plan``."""
     if core.step is None or core.plan is None:
         return "no_plan"
     lost = {n.name for n in core.membership.nodes.values() if not n.live}
@@ -50,7 +53,8 @@ def health(core: Coordinator) -> str:
     return "full" if core.step.technique == "none" and not lost else "reduced"
 
 
-def _step(bundle: Bundle, step: Step) -> dict[str, Any]:
+def step_report(bundle: Bundle, step: Step) -> dict[str, Any]:
+    """A step as the CLI's JSON shows it."""
     return {
         "technique": step.technique,
         "exit": step.exit,
@@ -68,7 +72,7 @@ def _node(core: Coordinator, node: NodeRecord, now: int) -> dict[str, Any]:
     watched = node.live
     return {
         "node": node.name,
-        "state": node.state,
+        "state": _state(node),
         "reason": node.reason if not node.live else "",
         "incarnation": node.member.incarnation if node.member else None,
         "ingress": node.member.ingress if node.member else None,
@@ -86,10 +90,18 @@ def _node(core: Coordinator, node: NodeRecord, now: int) -> dict[str, Any]:
     }
 
 
-def _decision(bundle: Bundle, decision: Decision) -> dict[str, Any]:
+def _state(node: NodeRecord) -> str:
+    """The node's state, and what has become of an order to drain it."""
+    if not node.drained or not node.live:
+        return node.state
+    return "draining" if node.state == "active" else "drained"
+
+
+def decision_report(bundle: Bundle, decision: Decision) -> dict[str, Any]:
+    """What is decided for a failure set, and what it was chosen from."""
     return {
         "nodes": list(decision.failed),
-        "steps": [_step(bundle, candidate.step) for candidate in decision.chosen],
+        "steps": [step_report(bundle, candidate.step) for candidate in decision.chosen],
         "feasible": decision.chosen[-1].feasible,
         "why": decision.why,
         "candidates": [c.report() for c in feasible_first(decision.candidates)],

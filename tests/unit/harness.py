@@ -13,6 +13,7 @@ from continuer.plan import Member, Step, Version
 from continuer.wire import (
     Ack,
     Activate,
+    Foresee,
     Heartbeat,
     Join,
     Members,
@@ -47,6 +48,7 @@ class FakeAgent:
         self.alive = True
         self.silent = False
         self.slow_to_load = False
+        self.cannot_load: set[int] = set()
         self.sequence = 0
 
     def join(self, **changes: Any) -> Join:
@@ -79,8 +81,12 @@ class FakeAgent:
         self.received.append(message)
         identity = (self.name, self.member.incarnation)
         if isinstance(message, Prepare) and not self.slow_to_load:
-            self.loaded |= set(message.parts)
-            return [Prepared(*identity, message.ticket, self.timings())]
+            self.loaded |= set(message.parts) - self.cannot_load
+            problem = "damaged file" if self.cannot_load & set(message.parts) else ""
+            return [Prepared(*identity, message.ticket, self.timings(), problem)]
+        if isinstance(message, Foresee):
+            self.holder.on_foresee(message)
+            return []
         if isinstance(message, NewPlan):
             outcome = self.holder.on_plan(message.plan)
         elif isinstance(message, Activate):
@@ -134,6 +140,14 @@ class World:
         for name in names:
             self.perform(self.core.on_link_closed(self.agents[name].link, self.now))
 
+    def unload_spares(self) -> None:
+        """Everybody has only what the plan needs in memory; nothing can bridge any more."""
+        for name, parts in self.core.layout.items():
+            self.agents[name].loaded &= set(parts)
+            node = self.core.membership.nodes[name]
+            node.loaded = {part: known for part, known in node.loaded.items() if part in parts}
+        self.core.decisions.clear()
+
     def silence(self, *names: str) -> None:
         """Processes are stopped: nothing more is heard."""
         for name in names:
@@ -163,6 +177,8 @@ class World:
             if self.now >= self.due:
                 self.perform(self.core.on_tick(self.now))
                 self.due = self.core.due(self.now)
+            while self.core.busy:
+                self.perform(self.core.on_idle(self.now))
             self.refuse_probes()
 
     # --- what comes of it -------------------------------------------------------------

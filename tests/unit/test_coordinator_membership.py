@@ -194,7 +194,7 @@ def test_a_closed_link_is_one_failure_and_one_knock() -> None:
     house.join("n2")
     house.now += 7 * MS
     commands = house.close("n2")
-    assert house.failures == [Failure("n2", "link closed", house.now - 7 * MS, house.now)]
+    assert house.failures == [Failure("n2", "link closed", house.now - 7 * MS, house.now, False)]
     assert probes(commands) == [Probe("n2", 1, "tcp://n2:1")]
     assert house.close("n2") == []
     assert len(house.failures) == 1

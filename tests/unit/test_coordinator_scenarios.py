@@ -7,7 +7,7 @@ import random
 import pytest
 
 from continuer.plan import Version
-from continuer.wire import Accuse, Activate, Heartbeat, Leave, NewPlan
+from continuer.wire import Accuse, Activate, Foresee, Heartbeat, Leave, NewPlan
 from tests.unit.harness import BUNDLE, MS, FakeAgent, World
 
 
@@ -69,7 +69,8 @@ def test_the_bridge_is_followed_by_healing_and_a_fresh_plan() -> None:
     assert world.path == BUNDLE.path()
     assert len(world.said("healed")) == 1
     world.run(200)
-    assert isinstance(world.agents["n1"].received[-1], NewPlan)
+    assert isinstance(world.agents["n1"].received[-2], NewPlan)
+    assert isinstance(world.agents["n1"].received[-1], Foresee)  # pairs follow
     assert world.core.plan is not None
     assert {c.failed for c in world.core.plan.contingencies if len(c.failed) == 1} == {
         ("n1",), ("n2",), ("n4",), ("n5",),
@@ -389,3 +390,37 @@ def check_invariants(world: World) -> None:
         # Only while nothing else could be put in force yet: nobody left, or loading.
         preparing = world.core._preparing is not None
         assert preparing or not live or world.said("no_plan")
+
+
+def test_loading_that_takes_too_long_is_tried_again_while_nothing_can_serve() -> None:
+    world = World(technique="repartition")
+    world.form()
+    world.unload_spares()
+    for agent in world.agents.values():
+        agent.slow_to_load = True
+    world.kill("n3")
+    world.run(6000)
+    assert "n3" in world.step.nodes, "nobody could load what is needed"
+    for agent in world.agents.values():
+        agent.slow_to_load = False
+    world.run(6000)
+    assert "n3" not in world.step.nodes
+    assert world.path == BUNDLE.path()
+
+
+def test_a_node_that_cannot_load_a_part_is_not_asked_for_it_again() -> None:
+    world = World()
+    world.form()
+    spoilt = BUNDLE.part_ids["block09"]
+    heir = next(
+        hop.node
+        for hop in world.core.decisions[frozenset({"n3"})].chosen[-1].step.route
+        if spoilt in hop.parts
+    )
+    world.agents[heir].cannot_load = {spoilt}
+    world.unload_spares()
+    world.kill("n3")
+    world.run(1000)
+    assert world.core.membership.nodes[heir].refused == {spoilt}
+    assert spoilt not in world.core.layout.get(heir, ())
+    assert world.path == BUNDLE.path(), "others run it"

@@ -9,8 +9,8 @@ from coordinator.status import health, status
 from tests.unit.harness import BUNDLE, World
 
 KEYS = {
-    "schema", "cluster", "deployment", "model", "bundle", "health", "version", "clock_ns",
-    "rate_per_s", "plan", "nodes", "contingencies", "failovers",
+    "schema", "cluster", "deployment", "model", "bundle", "health", "objectives", "version",
+    "clock_ns", "rate_per_s", "plan", "nodes", "contingencies", "failovers",
 }  # fmt: skip
 PLAN_KEYS = {"technique", "exit", "accuracy", "latency_ms", "capacity_per_s", "route"}
 CANDIDATE_KEYS = {
@@ -80,7 +80,9 @@ def test_with_contingencies_and_their_candidates_unless_it_is_to_be_brief() -> N
     assert all(step.keys() == PLAN_KEYS for step in one["steps"])
     assert all("n3" not in {hop["node"] for hop in s["route"]} for s in one["steps"])
     assert all(candidate.keys() == CANDIDATE_KEYS for candidate in one["candidates"])
-    assert {c["technique"] for c in one["candidates"]} == {"repartition", "early_exit", "skip"}
+    assert {c["technique"] for c in one["candidates"]} == {
+        *("repartition", "early_exit", "skip", "mixed"),
+    }
     brief = state_of(world, brief=True)
     assert brief["contingencies"] == []
     assert brief["plan"] == state_of(world)["plan"]
@@ -137,6 +139,7 @@ def test_with_nobody_left_there_is_no_plan_to_speak_of() -> None:
 def test_while_what_should_answer_is_still_loading_there_is_no_plan() -> None:
     world = World(technique="repartition")
     world.form()
+    world.unload_spares()
     for agent in world.agents.values():
         agent.slow_to_load = True
     world.kill("n3")

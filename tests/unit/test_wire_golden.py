@@ -17,6 +17,7 @@ from continuer.wire import (
     Ack,
     Activate,
     Ask,
+    Foresee,
     Heartbeat,
     Hello,
     Join,
@@ -50,13 +51,13 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     Hello: "cluster client",
     Welcome: (
         "cluster node incarnation deployment model bundle manifest version ingresses preferred "
-        "unavailable"
+        "unavailable draining"
     ),
     Submit: "cluster client seq deployment request_class budget_us attempt tensors",
     Accepted: "seq",
     Rejected: "seq code message",
     Reply: "seq technique exit path nodes version expected_accuracy attempt tensors",
-    Notice: "version preferred unavailable ingresses",
+    Notice: "version preferred unavailable ingresses draining",
     Work: (
         "cluster client seq deployment request_class bundle origin origin_incarnation attempt "
         "version remaining_us cursor route tensors compute_us"
@@ -74,8 +75,9 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     Stale: "node incarnation held",
     Accuse: "node incarnation accused accused_incarnation reason",
     Leave: "node incarnation",
+    Foresee: "base contingencies",
     Ask: "verb arguments",
-    Tell: "data error",
+    Tell: "data error exit_code",
     TensorMeta: "dtype shape scale zero_point",
     PartTiming: "part latency_us load_us",
     Version: "term number",
@@ -83,15 +85,15 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     Member: "node incarnation data answers ingress",
     Step: "technique exit route accuracy latency_ms downtime_ms capacity_per_s",
     Contingency: "failed steps",
-    Plan: "version deployment bundle members failed step contingencies",
+    Plan: "version deployment bundle members failed step contingencies draining",
 }
 
 GOLDEN: dict[type[Message], str] = {
     Refuse: "940101a7636c7573746572ab616e6f74686572206f6e65",
     Hello: "94010aa163c410000102030405060708090a0b0c0d0e0f",
     Welcome: (
-        "9d010ba163a26e3107a764656661756c74a16dc410000102030405060708090a0b0c0d0e0fc4027b"
-        "7d92030e9192a26e31a97463703a2f2f683a33a26e3191a26e32"
+        "9e010ba163a26e3107a764656661756c74a16dc410000102030405060708090a0b0c0d0e0fc4027b"
+        "7d92030e9192a26e31a97463703a2f2f683a33a26e3191a26e3291a26e34"
     ),
     Submit: (
         "9a010ca163c410000102030405060708090a0b0c0d0e0f05a764656661756c74a0ce0003d0900191"
@@ -103,7 +105,7 @@ GOLDEN: dict[type[Message], str] = {
         "9b010f05a4736b6970c092a47374656da46865616492a26e31a26e3392030ecb3fe8000000000000"
         "029194a4696e743892010acb3fe0000000000000fd"
     ),
-    Notice: "96011092030ea26e3191a26e329192a26e31a97463703a2f2f683a33",
+    Notice: "97011092030ea26e3191a26e329192a26e31a97463703a2f2f683a3391a26e34",
     Work: (
         "dc0011011ea163c410000102030405060708090a0b0c0d0e0f05a764656661756c74a0c410000102"
         "030405060708090a0b0c0d0e0fa26e31070192030ece0003d090019293a26e310792000193a26e32"
@@ -131,20 +133,24 @@ GOLDEN: dict[type[Message], str] = {
         "7472756e6361746564"
     ),
     NewPlan: (
-        "9301379792030ea764656661756c74c410000102030405060708090a0b0c0d0e0f9195a26e3107a9"
+        "9301379892030ea764656661756c74c410000102030405060708090a0b0c0d0e0f9195a26e3107a9"
         "7463703a2f2f683a31a97463703a2f2f683a32a97463703a2f2f683a339097a46e6f6e65c09293a2"
         "6e310792000193a26e32089202cd012ccb3fec000000000000cb3ff8000000000000cb0000000000"
         "000000cb408f400000000000919291a26e329197aa6561726c795f65786974a66578697430319193"
         "a26e3107920001cb3fe0000000000000cb3ff0000000000000cb4000000000000000cb409f400000"
-        "000000"
+        "00000091a26e34"
     ),
     Activate: "96013892030f92030e91a26e3200",
     Ack: "960139a26e310792030e03",
     Stale: "95013aa26e3107920000",
     Accuse: "97013ba26e3107a26e3208a473656e64",
     Leave: "94013ca26e3107",
+    Foresee: (
+        "94013d92030e919291a26e329197aa6561726c795f65786974a66578697430319193a26e31079200"
+        "01cb3fe0000000000000cb3ff0000000000000cb4000000000000000cb409f400000000000"
+    ),
     Ask: ("940150a673746174757383a56272696566c3a56e6f64657391a26e31a56c696d6974cb4004000000000000"),
-    Tell: "94015182a66865616c7468a466756c6ca4706c616ec0a0",
+    Tell: "95015182a66865616c7468a466756c6ca4706c616ec0a002",
 }
 NUMBERS = {
     1: "Refuse",
@@ -169,6 +175,7 @@ NUMBERS = {
     58: "Stale",
     59: "Accuse",
     60: "Leave",
+    61: "Foresee",
     80: "Ask",
     81: "Tell",
 }

@@ -18,6 +18,7 @@ from continuer.wire import (
     Ack,
     Activate,
     Ask,
+    Foresee,
     Heartbeat,
     Hello,
     Join,
@@ -50,20 +51,23 @@ MEMBER = Member("n1", 7, "tcp://h:1", "tcp://h:2", "tcp://h:3")
 VERSION = Version(3, 14)
 FULL = Step("none", None, HOPS, 0.875, 1.5, 0.0, 1000.0)
 EXIT = Step("early_exit", "exit01", (HOPS[0],), 0.5, 1.0, 2.0, 2000.0)
-PLAN = Plan(VERSION, "default", CLIENT, (MEMBER,), (), FULL, (Contingency(("n2",), (EXIT,)),))
+PLAN = Plan(
+    *(VERSION, "default", CLIENT, (MEMBER,), (), FULL),
+    *((Contingency(("n2",), (EXIT,)),), ("n4",)),
+)
 
 SAMPLES: tuple[Message, ...] = (
     Refuse("cluster", "another one"),
     Hello("c", CLIENT),
     Welcome(
         *("c", "n1", 7, "default", "m", CLIENT, b"{}", VERSION),
-        *((("n1", "tcp://h:3"),), "n1", ("n2",)),
+        *((("n1", "tcp://h:3"),), "n1", ("n2",), ("n4",)),
     ),
     Submit("c", CLIENT, 5, "default", "", 250_000, 1, (FLOAT,)),
     Accepted(5),
     Rejected(5, "busy", "256 in flight"),
     Reply(5, "skip", None, ("stem", "head"), ("n1", "n3"), VERSION, 0.75, 2, (QUANTISED,)),
-    Notice(VERSION, "n1", ("n2",), (("n1", "tcp://h:3"),)),
+    Notice(VERSION, "n1", ("n2",), (("n1", "tcp://h:3"),), ("n4",)),
     Work(
         *("c", CLIENT, 5, "default", "", CLIENT, "n1", 7, 1, VERSION, 250_000, 1, HOPS),
         *((FLOAT, QUANTISED), 70_000),
@@ -81,8 +85,9 @@ SAMPLES: tuple[Message, ...] = (
     Stale("n1", 7, Version()),
     Accuse("n1", 7, "n2", 8, "send"),
     Leave("n1", 7),
+    Foresee(VERSION, (Contingency(("n2",), (EXIT,)),)),
     Ask("status", {"brief": True, "nodes": ["n1"], "limit": 2.5}),
-    Tell({"health": "full", "plan": None}, ""),
+    Tell({"health": "full", "plan": None}, "", 2),
 )
 ALL_KINDS = tuple(KINDS.values())
 

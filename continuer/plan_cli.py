@@ -1,0 +1,137 @@
+"""``continuer plan``: the plan in force, and what would happen if boxes failed."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from typing import Any
+
+from continuer.control import add_options, ask
+from continuer.errors import EXIT_OK, EXIT_UNHEALTHY
+
+EXAMPLES = """\
+examples:
+  continuer plan what-if                      every single box
+  continuer plan what-if --kill n2,n4         both of them
+  continuer plan what-if --pairs --json       every pair, as data
+
+Exit code 1 where some failure would break a threshold, or nothing could serve.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the verb to the command line."""
+    parser = commands.add_parser("plan", help="the plan in force; what if a box failed")
+    verbs = parser.add_subparsers(metavar="show|what-if", required=True)
+    show = verbs.add_parser("show", help="who runs what, and what is predicted of it")
+    what_if = verbs.add_parser(
+        "what-if",
+        help="technique, accuracy, latency, gap and capacity after failures",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    group = what_if.add_mutually_exclusive_group()
+    group.add_argument("--kill", action="append", metavar="n1[,n2]", help="may be repeated")
+    group.add_argument("--pairs", action="store_true", help="every pair instead of every box")
+    for verb, handler in ((show, run_show), (what_if, run_what_if)):
+        add_options(verb)
+        verb.set_defaults(handler=handler)
+
+
+def run_show(options: argparse.Namespace) -> int:
+    """Print the plan in force; exit code 1 where there is none."""
+    state = ask(options.coordinator, "status", brief=True)
+    plan = {key: state[key] for key in ("version", "model", "health", "objectives", "plan")}
+    print(json.dumps({"schema": 1, **plan}) if options.json else describe_plan(state))
+    return EXIT_OK if state["plan"] is not None else EXIT_UNHEALTHY
+
+
+def run_what_if(options: argparse.Namespace) -> int:
+    """Print what would happen; exit code 1 where a threshold would break."""
+    groups: list[list[str]] = [names.split(",") for names in options.kill or ()]
+    if options.pairs:
+        state = ask(options.coordinator, "status", brief=True)
+        live = [n["node"] for n in state["nodes"] if n["state"] == "active"]
+        groups = [list(pair) for pair in itertools.combinations(live, 2)]
+    answer = ask(options.coordinator, "plan.what_if", nodes=groups)
+    print(json.dumps(answer) if options.json else describe_consequences(answer))
+    well = all(entry["steps"] and entry["feasible"] for entry in answer["what_if"])
+    return EXIT_OK if well else EXIT_UNHEALTHY
+
+
+def describe_plan(state: dict[str, Any]) -> str:
+    """The plan for people."""
+    plan = state["plan"]
+    if plan is None:
+        return f"{state['model']}: no plan is in force"
+    lines = [
+        f"plan {state['version']} of {state['model']}: {step_text(plan)}",
+        (
+            f"predicted accuracy {100 * plan['accuracy']:.2f} %, latency "
+            f"{plan['latency_ms']:.2f} ms, capacity {plan['capacity_per_s']:.0f}/s"
+        ),
+    ]
+    return "\n".join(lines + route_lines(plan))
+
+
+def route_lines(plan: dict[str, Any]) -> list[str]:
+    """Who runs which parts, a line a node."""
+    return [f"  {hop['node']:<6} {' '.join(hop['parts'])}" for hop in plan["route"]]
+
+
+def step_text(step: dict[str, Any]) -> str:
+    """A technique with its exit."""
+    return f"{step['technique']} {step['exit'] or ''}".strip()
+
+
+def describe_consequences(answer: dict[str, Any]) -> str:
+    """A line a failure, then the box whose loss would hurt most."""
+    head = f"{'without':<10}{'at once':<22}{'then':<22}"
+    lines = [f"{head}{'accuracy':>9}{'latency':>11}{'gap':>10}{'up to':>9}"]
+    lines += [consequence_line(entry) for entry in answer["what_if"]]
+    worst = weakest(answer["what_if"])
+    if worst is not None:
+        lines.append(
+            f"back up {', '.join(worst['nodes'])} first: "
+            + (reason(worst) if worst["steps"] else "nothing could serve without it")
+        )
+    return "\n".join(lines)
+
+
+def consequence_line(entry: dict[str, Any]) -> str:
+    """What happens at once and in the end, and which threshold would break."""
+    names = "+".join(entry["nodes"])
+    if not entry["steps"]:
+        return f"{names:<10}no service"
+    first, last = entry["steps"][0], entry["steps"][-1]
+    then = "" if len(entry["steps"]) == 1 else step_text(last)
+    broken = f"  breaks {', '.join(entry['violations'])}" if entry["violations"] else ""
+    return (
+        f"{names:<10}{step_text(first):<22}{then:<22}{100 * last['accuracy']:>7.2f} %"
+        f"{last['latency_ms']:>8.2f} ms{entry['gap_ms']:>7.1f} ms"
+        f"{entry['rate_limit_per_s']:>7.0f}/s{broken}"
+    )
+
+
+def weakest(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The failure that would hurt most, if any hurts: no service, a threshold, accuracy."""
+    if len(entries) < 2:
+        return None
+
+    def harm(entry: dict[str, Any]) -> tuple[bool, bool, float, float]:
+        last = entry["steps"][-1] if entry["steps"] else {"accuracy": 0.0}
+        gap = entry.get("gap_ms", 0.0)
+        return not entry["steps"], not entry["feasible"], -last["accuracy"], gap
+
+    return max(entries, key=harm)
+
+
+def reason(entry: dict[str, Any]) -> str:
+    """Why the loss of this box would hurt most."""
+    if entry["violations"]:
+        return f"its loss would break {', '.join(entry['violations'])}"
+    last = entry["steps"][-1]
+    return (
+        f"accuracy would be {100 * last['accuracy']:.2f} %, with a gap of {entry['gap_ms']:.1f} ms"
+    )

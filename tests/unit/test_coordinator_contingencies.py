@@ -1,0 +1,63 @@
+"""The decisions prepared for a plan: which, in which order, and what becomes of them."""
+
+from __future__ import annotations
+
+import itertools
+
+from coordinator.contingencies import Contingencies
+from coordinator.planner import full_layout
+from tests.unit.test_coordinator_planner import FIVE, NAMES, full_metrics, setting_of
+
+
+def prepared(contingencies: Contingencies) -> Contingencies:
+    while not contingencies.done:
+        contingencies.prepare_next()
+    return contingencies
+
+
+def test_every_single_failure_and_every_pair_is_decided_beforehand() -> None:
+    setting = setting_of()
+    decisions = prepared(Contingencies(setting, FIVE, full_metrics(setting))).decisions
+    wanted = [frozenset(c) for n in (1, 2) for c in itertools.combinations(NAMES, n)]
+    assert list(decisions) == wanted
+    assert all(frozenset(d.failed) == failed for failed, d in decisions.items())
+
+
+def test_single_failures_come_first_and_one_decision_is_made_at_a_time() -> None:
+    setting = setting_of()
+    contingencies = Contingencies(setting, FIVE, full_metrics(setting))
+    for count in range(1, 6):
+        assert not contingencies.singles_done
+        contingencies.prepare_next()
+        assert len(contingencies.decisions) == count
+    assert contingencies.singles_done
+    assert not contingencies.done
+    assert {c.failed for c in contingencies.as_plan(1)} == {(name,) for name in NAMES}
+    assert contingencies.as_plan(2) == ()
+
+
+def test_what_has_failed_often_is_prepared_first() -> None:
+    setting = setting_of()
+    often = {"n4": 3, "n2": 1}
+    contingencies = Contingencies(
+        setting, FIVE, full_metrics(setting), lambda name: often.get(name, 0)
+    )
+    order = [sorted(failed) for failed in prepared(contingencies).decisions]
+    assert order[:2] == [["n4"], ["n2"]]
+    assert order[5] == ["n2", "n4"]
+
+
+def test_what_nobody_could_do_anything_about_is_not_decided() -> None:
+    setting = setting_of(2)
+    layout = full_layout(setting)
+    assert layout is not None
+    full = full_metrics(setting, layout)
+    decisions = prepared(Contingencies(setting, layout, full)).decisions
+    assert set(decisions) == {frozenset({"n1"}), frozenset({"n2"})}
+
+
+def test_the_tightest_capacity_is_that_of_the_slowest_candidate() -> None:
+    setting = setting_of()
+    contingencies = prepared(Contingencies(setting, FIVE, full_metrics(setting)))
+    everything = [c for d in contingencies.decisions.values() for c in d.candidates]
+    assert contingencies.tightest_per_s == min(c.step.capacity_per_s for c in everything)
