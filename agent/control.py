@@ -108,7 +108,7 @@ class Control(threading.Thread):
         """Serve until Stop is posted."""
         if self._real_time:
             realtime.raise_thread()
-        self._link.connect(self._endpoint)
+        sockets.dial(self._link, self._endpoint)
         poller = zmq.Poller()
         for source in (self._link, self._monitor, self.mailbox.fd):
             poller.register(source, zmq.POLLIN)

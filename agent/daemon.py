@@ -58,7 +58,7 @@ class Daemon:
         host = sockets.resolve("advertise", config.advertise or config.listen)
         self._member = Member(
             *own,
-            *(f"tcp://{host}:{self._ports[name]}" for name in ("data", "answers", "ingress")),
+            *(sockets.endpoint(host, self._ports[name]) for name in ("data", "answers", "ingress")),
         )
         self._holder = PlanHolder(self._bundle.hash)
         self._real_time = config.realtime and realtime.permitted()

@@ -60,7 +60,7 @@ class Peers:
                 sock = sockets.make(
                     self._context, zmq.PUSH, wire.MAX_TENSOR_BYTES, high_water=HIGH_WATER
                 )
-                sock.connect(endpoint)
+                sockets.dial(sock, endpoint)
                 self._sockets[key] = (endpoint, sock)
 
     def send(self, key: PeerKey, frames: Sequence[Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,16 @@ def main() -> None:
 def merge(path: Path, found: dict[str, Any]) -> None:
     """Keep what was measured before and is not measured now."""
     before = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({"schema": 1, **before, **found}, indent=1) + "\n")
+    path.write_text(json.dumps(finite({"schema": 1, **before, **found}), indent=1) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The value with null for what JSON cannot say: an outage that did not end."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

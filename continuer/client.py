@@ -204,7 +204,7 @@ class Client:
         link = sockets.make(self._context, zmq.DEALER, wire.MAX_TENSOR_BYTES)
         monitor = link.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         try:
-            link.connect(endpoint)
+            sockets.dial(link, endpoint)
         except zmq.ZMQError as error:
             raise UnreachableError(
                 f"endpoint {endpoint!r}: {error.strerror}; give one such as tcp://10.0.0.2:7410"

@@ -30,7 +30,7 @@ def ask(endpoint: str, verb: str, timeout_ms: int = 2000, **arguments: Any) -> d
         sock = sockets.make(context, zmq.DEALER, wire.MAX_CONTROL_BYTES)
         sock.set(zmq.IMMEDIATE, 0)  # one question: it may wait for the connection
         try:
-            sock.connect(endpoint)
+            sockets.dial(sock, endpoint)
             sock.send(wire.encode(Ask(verb, arguments)))
             if not sock.poll(timeout_ms):
                 raise UnreachableError(

@@ -60,17 +60,27 @@ def make(
 
 def bind(sock: Socket, key: str, host: str, port: int) -> int:
     """Bind and return the port; raises ConfigError naming the configuration key."""
-    bracketed = f"[{host}]" if ":" in host else host
+    sock.ipv6 = ":" in host
     try:
-        sock.bind(f"tcp://{bracketed}:{port or '*'}")
+        sock.bind(endpoint(host, port or "*"))
     except zmq.ZMQError as error:
         if error.errno == errno.EADDRINUSE:
             remedy = "the port is in use; stop what uses it or give another, 0 for any"
         else:
             remedy = f"cannot listen on {host}: {error.strerror}"
         raise ConfigError(key, port, remedy) from error
-    endpoint = sock.get_string(zmq.LAST_ENDPOINT)
-    return int(endpoint.rpartition(":")[2])
+    return int(sock.get_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+
+
+def endpoint(host: str, port: int | str) -> str:
+    """``tcp://HOST:PORT``, with an IPv6 address in brackets."""
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def dial(sock: Socket, where: str) -> None:
+    """Connect to an endpoint, over IPv6 where that is what it names. Raises ZMQError."""
+    sock.ipv6 = "[" in where
+    sock.connect(where)
 
 
 def resolve(key: str, host: str) -> str:

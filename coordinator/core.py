@@ -14,6 +14,8 @@ The operator's orders (objectives, nodes to drain) form a new plan at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from continuer.bundle import Bundle
@@ -282,7 +284,7 @@ class Coordinator:
         ready = self._returning(now)
         if ready and now - self._returned_ns >= RETURN_EVERY_MS * MS:
             self._returned_ns = now
-            return self._form(now, self.planning.full_candidate(ready))
+            return self._form(now, self.planning.full_candidate(ready), ready)
         if self._rate_matters():
             assert self.target is not None
             return self._form(now, self.planning.settled_candidate(self.target))
@@ -316,9 +318,11 @@ class Coordinator:
             return []
         # A new term outranks every plan that an earlier coordinator has given out.
         self.version = Version(self._held_term + 1, 0)
-        return self._form(now, self.planning.full_candidate(live))
+        return self._form(now, self.planning.full_candidate(live), live)
 
-    def _form(self, now: int, candidate: Candidate | None) -> list[Command]:
+    def _form(
+        self, now: int, candidate: Candidate | None, joining: Sequence[NodeRecord] = ()
+    ) -> list[Command]:
         """Have the nodes hold what the candidate and its contingencies need."""
         planning = self.planning
         self._planned_rate = planning.rate.per_s
@@ -329,6 +333,9 @@ class Coordinator:
             self._first_join_ns = now  # say it again after the next form timeout
             problem = "the model does not fit the memory budgets of these nodes"
             return [Event("no_plan", {"nodes": nodes, "problem": problem})]
+        for node in joining:
+            if node.name not in candidate.step.nodes:
+                node.state = "active"  # more nodes than blocks: an ingress, and a spare
         setting = planning.setting(planning.nodes_for(candidate))
         wanted = wanted_parts(setting, candidate.layout, planning.measure(candidate.step))
         return self._prepare(now, candidate, wanted, heal=None)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from continuer import sockets
 from continuer.control import ask
 from continuer.errors import ContinuerError, UnreachableError
 
@@ -81,9 +82,9 @@ class Cluster:
         self._places = {name: (places or {}).get(name, Place()) for name in ("coordinator", *nodes)}
         hosts = {name: place.host for name, place in self._places.items()}
         ports = free_ports(2 + 3 * len(nodes))
-        self.control = f"tcp://{hosts['coordinator']}:{ports[1]}"
+        self.control = sockets.endpoint(hosts["coordinator"], ports[1])
         self._ingress = {
-            node: f"tcp://{hosts[node]}:{ports[2 + 3 * i]}" for i, node in enumerate(nodes)
+            node: sockets.endpoint(hosts[node], ports[2 + 3 * i]) for i, node in enumerate(nodes)
         }
         common = {"bundle": str(bundle)}
         self._write(
@@ -106,7 +107,7 @@ class Cluster:
                     **common,
                     "node": node,
                     "listen": hosts[node],
-                    "coordinator": f"tcp://{hosts['coordinator']}:{ports[0]}",
+                    "coordinator": sockets.endpoint(hosts["coordinator"], ports[0]),
                     **dict(zip(("ingress_port", "data_port", "answers_port"), own, strict=True)),
                     **(agent or {}),
                 },

@@ -2,179 +2,50 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
 from agent.ingress_core import (
-    MAX_ATTEMPTS,
     MAX_CLIENTS,
     MAX_SENDS,
-    ONE_EVENT_MS,
     Command,
-    Forward,
-    IngressCore,
-    Limits,
     ToClient,
 )
-from agent.plan_holder import InForce
 from continuer import wire
 from continuer.errors import WireError
-from continuer.plan import Hop, Member, Step, Technique, Version
+from continuer.plan import Hop, Member, Version
 from continuer.wire import (
     Accepted,
     Hello,
-    Message,
     Notice,
-    Problem,
     Refuse,
     Rejected,
     Reply,
-    Result,
-    Submit,
     TensorMeta,
     Welcome,
     Work,
 )
+from tests.unit.entrance import (
+    CLIENT,
+    EXIT,
+    FULL,
+    IMAGE,
+    INPUT,
+    LINK,
+    LOGITS,
+    Entrance,
+    forwards,
+    rejection_of,
+    reply_of,
+    step_over,
+    told,
+    work_of,
+)
 from tests.unit.harness import BUNDLE, MS
-
-CLIENT = b"client-0123456789"
-LINK = b"link"
-INPUT = BUNDLE.manifest.input.tensors
-IMAGE = bytes(INPUT[0].nbytes)
-LOGITS = np.arange(10, dtype=np.float32)
-FULL = BUNDLE.path()
-EXIT = BUNDLE.path(exit_name="exit03")
-SKIP = BUNDLE.path(skipped=["block07", "block08"])
-
-
-def step_over(
-    nodes: Sequence[str], path: Sequence[str] = FULL, technique: Technique = "none"
-) -> Step:
-    """A step that runs the path in equal runs over the nodes."""
-    ids = [BUNDLE.part_ids[name] for name in path]
-    bounds = [round(i * len(ids) / len(nodes)) for i in range(len(nodes) + 1)]
-    runs = [tuple(ids[a:b]) for a, b in itertools.pairwise(bounds)]
-    route = tuple(Hop(node, 1, run) for node, run in zip(nodes, runs, strict=True))
-    accuracy = BUNDLE.measured_accuracy(path)
-    assert accuracy is not None
-    exit_name, _ = BUNDLE.variant_of(path)
-    return Step(technique, exit_name, route, accuracy, 3.0, 5.0, 500.0)
-
-
-class Entrance:
-    """An ingress core in virtual time, with its clients and the plans it is given."""
-
-    def __init__(self, *, planned: bool = True, **limits: Any) -> None:
-        self.core = IngressCore("continuer", "n1", 11, BUNDLE, Limits(**limits))
-        self.now = 5_000 * MS
-        self.number = 0
-        self.said: list[Command] = []
-        if planned:
-            self.plan("n1", "n2", "n3")
-
-    def plan(
-        self,
-        *nodes: str,
-        failed: Sequence[str] = (),
-        path: Sequence[str] = FULL,
-        technique: Technique = "none",
-        draining: Sequence[str] = (),
-    ) -> list[Command]:
-        """A step over these nodes is put in force."""
-        self.number += 1
-        step = step_over(nodes, path, technique)
-        version = Version(1, self.number)
-        order = InForce(version, "default", step, frozenset(failed), frozenset(draining))
-        return self.hear(self.core.on_step(order, self.now))
-
-    def submit(
-        self, seq: int = 1, *, link: bytes = LINK, frames: Sequence[Any] = (IMAGE,), **changes: Any
-    ) -> list[Command]:
-        """A client sends a request, well-formed but for the changes."""
-        request = Submit("continuer", CLIENT, seq, "default", "", 1_000_000, 1, wire.metas(INPUT))
-        request = msgspec.structs.replace(request, **changes)
-        return self.hear(self.core.on_submit(link, request, frames, self.now))
-
-    def answer(
-        self, work: Work, frames: Sequence[Any] | None = None, **changes: Any
-    ) -> list[Command]:
-        """The last stage of the work's route answers, well-formed but for the changes."""
-        result = msgspec.structs.replace(result_of(work), **changes)
-        return self.hear(
-            self.core.on_result(result, [LOGITS.tobytes()] if frames is None else frames)
-        )
-
-    def complain(self, work: Work, **changes: Any) -> list[Command]:
-        """A stage could not run its part of the work."""
-        problem = Problem(
-            work.cluster, work.client, work.seq, work.origin_incarnation, work.attempt,
-            "n2", "failed", "block05 is damaged",
-        )  # fmt: skip
-        problem = msgspec.structs.replace(problem, **changes)
-        return self.hear(self.core.on_problem(problem, self.now))
-
-    def wait(self, ms: float) -> list[Command]:
-        """Time passes, with a tick every 10 ms as in the thread around the core."""
-        commands: list[Command] = []
-        end = self.now + int(ms * MS)
-        while self.now < end:
-            self.now = min(end, self.now + 10 * MS)
-            commands += self.core.on_tick(self.now)
-        return self.hear(commands)
-
-    def hear(self, commands: list[Command]) -> list[Command]:
-        self.said += commands
-        return commands
-
-    @property
-    def inflight_bytes(self) -> int:
-        return self.core._bytes
-
-
-def result_of(work: Work) -> Result:
-    """What the last stage of the work's route sends."""
-    metas = wire.metas(BUNDLE.parts["head"].outputs)
-    return Result(
-        work.cluster, work.client, work.seq, work.origin_incarnation, work.attempt,
-        work.version, work.route, 900, metas,
-    )  # fmt: skip
-
-
-def forwards(commands: Sequence[Command]) -> list[Forward]:
-    return [command for command in commands if isinstance(command, Forward)]
-
-
-def work_of(commands: Sequence[Command]) -> Work:
-    """The only piece of work among the commands."""
-    (forward,) = forwards(commands)
-    return forward.work
-
-
-def told(commands: Sequence[Command]) -> list[Message]:
-    """What clients are told."""
-    return [command.message for command in commands if isinstance(command, ToClient)]
-
-
-def reply_of(commands: Sequence[Command]) -> Reply:
-    """The only message to a client, which is an answer."""
-    (message,) = told(commands)
-    assert isinstance(message, Reply)
-    return message
-
-
-def rejection_of(commands: Sequence[Command]) -> Rejected:
-    """The only message to a client, which is an error."""
-    (message,) = told(commands)
-    assert isinstance(message, Rejected)
-    return message
-
 
 # --- the ordinary course ------------------------------------------------------------------
 
@@ -374,177 +245,6 @@ def test_the_longest_labels_that_are_accepted_leave_room_for_a_long_route() -> N
     entrance.plan(*(f"{'n' * 60}{i:02}" for i in range(17)))
     work = work_of(entrance.submit(client=b"c" * 128, request_class="c" * 128))
     assert wire.decode(wire.encode(work), Work) == work
-
-
-# --- resending ----------------------------------------------------------------------------
-
-
-def test_a_request_held_up_by_a_failed_node_is_sent_again_by_the_new_plan() -> None:
-    entrance = Entrance()
-    entrance.submit()
-    entrance.now += 30 * MS
-    work = work_of(entrance.plan("n1", "n3", failed=["n2"], path=SKIP, technique="skip"))
-    assert work.attempt == 2
-    assert work.version == Version(1, 2)
-    assert work.remaining_us == 970_000  # what is left of the budget
-    assert [hop.node for hop in work.route] == ["n1", "n3"]
-    assert entrance.core.counters.resent == 1
-
-
-def test_a_request_that_the_failed_node_does_not_hold_stays_where_it_is() -> None:
-    entrance = Entrance()
-    work = work_of(entrance.submit())
-    assert forwards(entrance.plan("n1", "n2", "n3", failed=["n9"])) == []
-    assert reply_of(entrance.answer(work)).attempt == 1
-
-
-def test_a_request_that_was_sent_again_already_is_not_held_up_by_the_same_failure() -> None:
-    entrance = Entrance()
-    entrance.submit()
-    entrance.plan("n1", "n3", failed=["n2"])
-    assert forwards(entrance.plan("n3", failed=["n2"])) == []  # healed: the route still stands
-
-
-def test_a_request_without_an_answer_is_sent_again_after_a_while() -> None:
-    entrance = Entrance(resend_after_ms=300)
-    entrance.submit(budget_us=5_000_000)
-    assert forwards(entrance.wait(290)) == []
-    assert work_of(entrance.wait(10)).attempt == 2
-    assert forwards(entrance.wait(290)) == []
-    assert work_of(entrance.wait(10)).attempt == 3
-
-
-def test_a_request_is_sent_three_times_at_most_and_then_waits_for_its_deadline() -> None:
-    entrance = Entrance(resend_after_ms=100)
-    entrance.submit(budget_us=2_000_000)
-    commands = entrance.wait(1990)
-    assert len(forwards(commands)) == MAX_ATTEMPTS - 1
-    assert told(commands) == [Accepted(1)]
-    assert rejection_of(entrance.wait(10)).code == "deadline"
-
-
-def test_a_stage_that_cannot_run_its_part_is_tried_again_and_then_an_error() -> None:
-    entrance = Entrance()
-    works = [work_of(entrance.submit())]
-    for attempt in (2, 3):
-        works.append(work_of(entrance.complain(works[-1])))
-        assert works[-1].attempt == attempt
-    rejected = rejection_of(entrance.complain(works[-1]))
-    assert (rejected.code, rejected.message) == ("failed", "n2: block05 is damaged")
-    assert entrance.core.counters.failed == 1
-    assert entrance.inflight_bytes == 0
-
-
-def test_a_complaint_about_an_older_attempt_changes_nothing() -> None:
-    entrance = Entrance()
-    first = work_of(entrance.submit())
-    entrance.complain(first)
-    assert entrance.complain(first) == []
-    assert entrance.core.inflight == 1
-
-
-def test_a_complaint_to_an_earlier_life_of_this_agent_changes_nothing() -> None:
-    entrance = Entrance()
-    work = work_of(entrance.submit())
-    assert entrance.complain(work, origin_incarnation=10) == []
-
-
-# --- deaths -------------------------------------------------------------------------------
-
-
-def test_two_separate_deaths_under_a_request_put_it_in_quarantine() -> None:
-    entrance = Entrance()
-    entrance.submit()
-    entrance.now += 50 * MS
-    assert forwards(entrance.plan("n1", "n3", failed=["n2"]))
-    entrance.now += 150 * MS
-    rejected = rejection_of(entrance.plan("n1", failed=["n2", "n3"]))
-    assert rejected.code == "quarantined"
-    assert "nodes died, one after another" in rejected.message
-    assert entrance.inflight_bytes == 0
-
-
-def test_a_request_whose_nodes_die_in_quick_succession_waits_and_is_then_tried_once_more() -> None:
-    entrance = Entrance()
-    entrance.submit()
-    entrance.now += 50 * MS
-    assert forwards(entrance.plan("n1", "n3", failed=["n2"]))
-    entrance.now += 99 * MS
-    assert not forwards(entrance.plan("n1", "n4", failed=["n2", "n3"]))
-    # What dies while the request waits does not die of it.
-    entrance.now += 40 * MS
-    assert not forwards(entrance.plan("n1", failed=["n2", "n3", "n4"]))
-    assert not forwards(entrance.wait(59))
-    work = work_of(entrance.wait(2))
-    assert reply_of(entrance.answer(work)).nodes == ("n1",)
-
-
-def test_a_death_just_after_the_hundred_milliseconds_counts() -> None:
-    entrance = Entrance()
-    entrance.submit()
-    entrance.now += 50 * MS
-    entrance.plan("n1", "n3", failed=["n2"])
-    entrance.now += 100 * MS
-    assert rejection_of(entrance.plan("n1", failed=["n2", "n3"])).code == "quarantined"
-
-
-def test_a_request_that_kills_what_runs_it_takes_three_nodes_at_most() -> None:
-    entrance = Entrance(planned=False)
-    nodes = [f"n{i}" for i in range(1, 11)]
-    entrance.plan(*nodes)
-    killed = 0
-    commands = entrance.submit()
-    while entrance.core.inflight:
-        if forwards(commands):  # whoever gets it is dead, and known to be, 4 ms later
-            killed += 1
-            entrance.now += 4 * MS
-            commands = entrance.plan(*nodes[killed:], failed=nodes[:killed])
-        else:
-            commands = entrance.wait(10)
-    assert rejection_of(commands).code == "quarantined"
-    assert killed == 3  # not all ten
-
-
-def test_a_failure_after_three_attempts_is_an_error_and_not_a_fourth() -> None:
-    entrance = Entrance(resend_after_ms=2 * ONE_EVENT_MS)
-    entrance.submit(budget_us=60_000_000)
-    assert len(forwards(entrance.wait(5.5 * ONE_EVENT_MS))) == 2
-    rejected = rejection_of(
-        [c for c in entrance.plan("n1", "n3", failed=["n2"]) if not isinstance(c, Forward)]
-    )
-    assert rejected.code == "failed"
-    assert "3 attempts" in rejected.message
-
-
-# --- deadlines ----------------------------------------------------------------------------
-
-
-def test_a_request_out_of_budget_ends_with_one_error() -> None:
-    entrance = Entrance()
-    work = work_of(entrance.submit(budget_us=80_000))
-    assert told(entrance.wait(70)) == [Accepted(1)]
-    rejected = rejection_of(entrance.wait(10))
-    assert (rejected.seq, rejected.code) == (1, "deadline")
-    assert "80 ms" in rejected.message
-    assert entrance.wait(1000) == []
-    assert entrance.answer(work) == []
-    assert entrance.core.counters.late == 1
-    assert (entrance.core.counters.failed, entrance.inflight_bytes) == (1, 0)
-
-
-def test_a_request_out_of_budget_is_not_sent_again() -> None:
-    entrance = Entrance(resend_after_ms=80)
-    entrance.submit(budget_us=80_000)
-    assert forwards(entrance.wait(500)) == []
-
-
-def test_a_failure_is_put_in_the_journal() -> None:
-    entrance = Entrance()
-    entrance.submit(budget_us=10_000)
-    event = entrance.wait(10)[-1]
-    assert not isinstance(event, Forward | ToClient)
-    assert event.name == "request_failed"
-    assert event.fields["code"] == "deadline"
 
 
 # --- answers ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import itertools
 
 from coordinator.contingencies import Contingencies
 from coordinator.planner import full_layout
-from tests.unit.test_coordinator_planner import FIVE, NAMES, full_metrics, setting_of
+from tests.unit.settings import FIVE, NAMES, full_metrics, setting_of
 
 
 def prepared(contingencies: Contingencies) -> Contingencies:

@@ -424,3 +424,18 @@ def test_a_node_that_cannot_load_a_part_is_not_asked_for_it_again() -> None:
     assert world.core.membership.nodes[heir].refused == {spoilt}
     assert spoilt not in world.core.layout.get(heir, ())
     assert world.path == BUNDLE.path(), "others run it"
+
+
+def test_nodes_beyond_the_number_of_blocks_stand_by_without_new_plans() -> None:
+    world = World(19)
+    world.form()
+    world.run(300)
+    before = world.core.version
+    world.run(3500)
+    assert world.core.version == before
+    assert len(world.step.nodes) == 17
+    assert world.agents["n19"].in_force is not None, "a spare is an ingress too"
+    world.kill("n2")
+    world.run(300)
+    assert world.path == BUNDLE.path()
+    assert "n18" in world.step.nodes
