@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+MODELS_VENV := .venv-models
+MODELS_READY := $(MODELS_VENV)/.ready
+# The release that the training tests were last seen to pass with.
+TORCH := torch==2.13.0
 
 .PHONY: setup demo test test-models test-root lint bench clean
 
@@ -22,10 +26,15 @@ test: $(READY)
 
 # With TensorFlow and PyTorch, gigabytes that nothing else needs; 'make test' skips what they test.
 # Two runs: PyTorch's optimizers load its compiler, which crashes in a process with TensorFlow.
-test-models: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,models,train]'
-	$(BIN)/python -m pytest tests/models --ignore-glob='*/test_train_*'
-	$(BIN)/python -m pytest tests/models/test_train_*.py
+test-models: $(MODELS_READY)
+	$(MODELS_VENV)/bin/python -m pytest tests/models --ignore-glob='*/test_train_*'
+	$(MODELS_VENV)/bin/python -m pytest tests/models/test_train_*.py
+
+$(MODELS_READY): pyproject.toml
+	$(PYTHON) -m venv $(MODELS_VENV)
+	$(MODELS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --editable '.[dev,models,train]' $(TORCH)
+	touch $(MODELS_READY)
 
 # What needs root or system packages; by hand it skips with a message that says what to install.
 test-root: $(READY)
@@ -40,4 +49,4 @@ bench: $(READY)
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MODELS_VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -401,7 +401,7 @@ class IngressCore:
                 continue
             if (
                 now - pending.sent_ns >= self._limits.resend_after_ms * MS
-                and pending.attempts < MAX_ATTEMPTS
+                and pending.attempts < MAX_ATTEMPTS - 1  # the last one is kept for a new plan
             ):
                 commands += self._resend(pending, now)
         return commands

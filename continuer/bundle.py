@@ -320,6 +320,9 @@ def _check(path: Path, manifest: Manifest) -> None:
             0 <= variant.correct <= variant.total and variant.total > 0,
             f"accuracy: {variant.correct} of {variant.total}",
         )
+        # Other variants are judged relative to it.
+        whole = variant.exit is None and not variant.skipped
+        require(variant.correct > 0 or not whole, "accuracy: the whole network is never right")
 
 
 def _check_chain(

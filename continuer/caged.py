@@ -99,7 +99,7 @@ def run(function: str, arguments: Mapping[str, Any], subject: str, limits: Limit
         try:
             yield from _Listener(child, channel, subject, limits).listen(log)
         finally:
-            pass
+            child.kill()
             child.wait()
 
 

@@ -59,6 +59,9 @@ class NodeRecord(msgspec.Struct):
     knocked_ns: int = 0
     was_dead: bool = False
     reason: str = ""
+    accused_by: str = ""
+    left_out_ms: int = 0
+    left_out_until_ns: int = 0
     accepted: int = 0
     arrived: int = 0
     done: int = 0

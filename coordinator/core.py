@@ -150,7 +150,8 @@ class Coordinator:
         if isinstance(message, Stale):
             return [Send(link, NewPlan(self._whole_plan()))] if self.plan else []
         if isinstance(message, Accuse):
-            return self.membership.accused(message.accused, message.accused_incarnation, now)
+            accused = (message.accused, message.accused_incarnation)
+            return self.membership.accused(node, *accused, now)
         if isinstance(message, Leave):
             return self.membership.leave(link, now)
         return []

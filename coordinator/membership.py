@@ -20,6 +20,10 @@ from coordinator.detector import Detector
 
 TRUST_AFTER_MS = 200
 KNOCK_EVERY_MS = 20
+# Whether a link between two nodes works again shows only when it is used again: a node that
+# another one could not reach is left out for this long, and each time for twice as long.
+LEFT_OUT_MS = 1_000
+MAX_LEFT_OUT_MS = 60_000
 # A Join may quote a name as long as itself; the refusal has to fit a header.
 MAX_PROBLEM = 500
 
@@ -154,6 +158,8 @@ class Membership:
 
     def _regain(self, node: NodeRecord, now: int) -> list[Command]:
         """A node held failed is heard: after a short proof it may be used again."""
+        if now < node.left_out_until_ns:
+            return []
         if node.since_ns <= node.suspect_ns:
             node.since_ns = now  # the first sign of life since
         if now - node.since_ns < TRUST_AFTER_MS * MS:
@@ -189,23 +195,36 @@ class Membership:
         self.detector.forget(node.name)
         return [Event("node_left", {"node": node.name}), *commands]
 
-    def accused(self, name: str, incarnation: int, now: int) -> list[Command]:
-        """A neighbour cannot reach a node: knock there ourselves before believing it."""
+    def accused(self, by: NodeRecord, name: str, incarnation: int, now: int) -> list[Command]:
+        """A neighbour cannot reach a node: knock there ourselves to learn what is broken."""
         node = self.nodes.get(name)
         if node is None or node.member is None or node.member.incarnation != incarnation:
             return []
-        return self._knock(node, now) if node.live else []
+        if not (node.live and by.live):
+            return []  # one of the two is left out already, so nobody needs the link
+        node.accused_by = by.name
+        return self._knock(node, now)
 
     def probed(self, name: str, incarnation: int, refused: bool, now: int) -> list[Command]:
         """The knock's outcome: refused means that nobody lives there any more."""
         self._probing.discard(name)
         node = self.nodes[name]
-        if not refused or node.member is None or node.member.incarnation != incarnation:
+        by, node.accused_by = node.accused_by, ""
+        if node.member is None or node.member.incarnation != incarnation:
             return []
-        if node.state in ("dead", "left", "absent"):
-            return []
-        commands = self._fail(node, "connection refused", now, now)
-        return [*commands, *self._bury(node, "connection refused")]
+        if refused:
+            if node.state in ("dead", "left", "absent"):
+                return []
+            commands = self._fail(node, "connection refused", now, now)
+            return [*commands, *self._bury(node, "connection refused")]
+        return self._leave_out(node, by, now) if by and self.nodes[by].live else []
+
+    def _leave_out(self, node: NodeRecord, by: str, now: int) -> list[Command]:
+        """It lives, but the link from another node to it does not: routes must avoid it."""
+        again = now - node.left_out_until_ns < MAX_LEFT_OUT_MS * MS and node.left_out_ms
+        node.left_out_ms = min(2 * node.left_out_ms, MAX_LEFT_OUT_MS) if again else LEFT_OUT_MS
+        node.left_out_until_ns = now + node.left_out_ms * MS
+        return self._fail(node, f"unreachable from {by}", now, now)
 
     def tick(self, now: int) -> list[Command]:
         """Judge silence. Call when ``due``, after reading all that has arrived."""

@@ -234,6 +234,11 @@ class Adder:
         images = self._prepared(test)
         wishes = self._wishes
         found = accuracy.measure(built, images, test.labels, wishes.longest_skip, wishes.processes)
+        if found[0].correct == 0:  # the first is the whole network
+            raise UsageError(
+                f"{built.name} is right on none of {len(test.labels)} images; name its classes "
+                "in the order of its outputs (--classes when importing it)"
+            )
         figures = bundles.Accuracy("labelled images", self._form(), len(test.labels), found)
         return bundles.dump(
             msgspec.structs.replace(built.manifest, accuracy=figures), self._directory

@@ -36,6 +36,7 @@ STATUS_KEYS = {
     "model",
     "bundle",
     "health",
+    "objectives",
     "version",
     "clock_ns",
     "rate_per_s",

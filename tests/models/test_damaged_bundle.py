@@ -124,9 +124,14 @@ def file_outside(manifest: dict[str, Any]) -> None:
     manifest["parts"][0]["file"] = "../stem.tflite"
 
 
+def never_right(manifest: dict[str, Any]) -> None:
+    manifest["accuracy"]["variants"][0]["correct"] = 0
+
+
 @pytest.mark.parametrize(
     ("edit", "named"),
     [
+        (never_right, "never right"),
         (unknown_field, "colour"),
         (missing_field, "sha256"),
         (wrong_schema, "99"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
-from continuer.bundle import Bundle, TensorSpec, load
+from continuer.bundle import Bundle, TensorSpec, dump, load
 from continuer.cli import main
 from continuer.client import prepare
 from continuer.errors import EXIT_OK, EXIT_USAGE, UsageError
@@ -133,6 +134,20 @@ def test_folders_that_are_no_class_of_the_model_are_named(
         Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
     assert main(["model", "add-exits", str(bundle), f"--data={tmp_path}"]) == EXIT_USAGE
     assert "'purple' is no class of the model" in capsys.readouterr().err
+
+
+def test_classes_in_another_order_than_the_outputs_are_noticed(
+    bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Red, green, blue are outputs 0, 1, 2; the folders in alphabetical order would be 2, 1, 0."""
+    manifest = load(bundle).manifest
+    for path in bundle.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    dump(msgspec.structs.replace(manifest, classes=("green", "blue", "red")), tmp_path)
+    command = ["model", "add-exits", str(tmp_path), f"--data={images}", "--processes=1"]
+    assert main(command) == EXIT_USAGE
+    assert "is right on none of 54 images" in capsys.readouterr().err
+    assert load(tmp_path).manifest.accuracy.variants == ()
 
 
 def test_sets_share_no_image_and_are_balanced(images: Path) -> None:

@@ -137,6 +137,16 @@ class Network:
         for other in self._number.keys() - {host}:
             self.oneway(host, other)
 
+    def deafen(self, host: str) -> None:
+        """The host hears nobody; everybody hears it."""
+        for other in self._number.keys() - {host}:
+            self.oneway(other, host)
+
+    def part(self, one: str, other: str) -> None:
+        """Two hosts do not hear each other; everybody else hears both."""
+        self.oneway(one, other)
+        self.oneway(other, one)
+
     def loss(self, host: str, percent: int) -> None:
         """Packets to and from the host are lost by chance, each way."""
         for other in self._number.keys() - {host}:

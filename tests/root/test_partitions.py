@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.root.cluster import NetworkCluster
-from tests.root.steps import StartLoad
+from tests.root.cluster import NetworkCluster, failed_over
+from tests.root.steps import StartLoad, come_back, fail_over, finish_well
 
 pytestmark = pytest.mark.root
 
@@ -38,3 +38,28 @@ def test_a_coordinator_cut_off_from_everyone_does_nothing_and_the_service_goes_o
     requests = [r for r in traffic.finish() if cut_ns < r.intended_ns < heard_ns]
     assert len(requests) > 10
     assert all(set(r.nodes) == set(cluster.nodes) for r in requests)
+
+
+def test_two_nodes_that_cannot_reach_each_other_are_not_used_together(
+    cluster: NetworkCluster, start_load: StartLoad
+) -> None:
+    traffic = start_load(12)
+    cluster.network.part("n2", "n3")
+    fail_over(cluster, "n3", "unreachable from n2")
+    # It is tried again, fails again, and is left out for longer.
+    cluster.wait_for(lambda s: len(failed_over(s, "n3")) >= 3, "three failovers of n3")
+    come_back(cluster)
+    traffic.wait_for_answers(25)
+    finish_well(cluster, traffic, without="n3")
+
+
+def test_a_node_that_is_heard_and_does_not_hear_is_failed_over(
+    cluster: NetworkCluster, start_load: StartLoad
+) -> None:
+    traffic = start_load(8)
+    cluster.network.deafen("n3")
+    cluster.wait_for(lambda s: failed_over(s, "n3"), "a failover of n3")
+    traffic.wait_for_answers(50)
+    come_back(cluster)
+    traffic.wait_for_answers(25)
+    finish_well(cluster, traffic, without="n3")

@@ -12,7 +12,14 @@ from continuer.journal import Event
 from continuer.plan import Member, Version
 from continuer.wire import Heartbeat, Join, Leave, Members, Refuse
 from coordinator.commands import Command, Failure, Probe, Send
-from coordinator.membership import KNOCK_EVERY_MS, TRUST_AFTER_MS, Membership, links
+from coordinator.membership import (
+    KNOCK_EVERY_MS,
+    LEFT_OUT_MS,
+    MAX_LEFT_OUT_MS,
+    TRUST_AFTER_MS,
+    Membership,
+    links,
+)
 from tests.unit.harness import BUNDLE, MS, World
 
 
@@ -41,6 +48,13 @@ class House:
         numbers = {"accepted": 0, "done": 0, "queued": 0, "rss_bytes": 0} | counts
         beat = Heartbeat(name, life, 1, Version(), **numbers)
         return self.membership.heartbeat(link or f"{name}/{life}".encode(), beat, self.now)
+
+    def accuse(self, name: str, life: int, by: str = "n3") -> list[Command]:
+        """Another node, a live one, says that it cannot reach this one."""
+        accuser = self.membership.nodes[by]
+        if accuser.state == "absent":
+            self.join(by)
+        return self.membership.accused(accuser, name, life, self.now)
 
     def close(self, name: str, life: int = 1) -> list[Command]:
         return self.membership.link_closed(f"{name}/{life}".encode(), self.now)
@@ -248,10 +262,40 @@ def test_a_new_life_is_not_credited_with_the_link_of_the_old_one() -> None:
 def test_one_knock_at_a_time() -> None:
     house = House()
     house.join("n1")
-    assert probes(house.membership.accused("n1", 1, house.now))
-    assert house.membership.accused("n1", 1, house.now) == []
-    house.membership.probed("n1", 1, False, house.now)
-    assert probes(house.membership.accused("n1", 1, house.now))
+    assert probes(house.accuse("n1", 1))
+    assert house.accuse("n1", 1) == []
+
+
+def leave_out(house: House) -> None:
+    """n1 lives, and n3 cannot reach it."""
+    assert probes(house.accuse("n1", 1))
+    assert events(house.membership.probed("n1", 1, False, house.now)) == ["node_suspect"]
+    assert house.failures[-1].reason == "unreachable from n3"
+    assert house.state("n1") == "suspect"
+
+
+def test_a_live_node_that_another_cannot_reach_is_left_out_twice_as_long_each_time() -> None:
+    house = House()
+    house.join("n1")
+    for left_out_ms in (LEFT_OUT_MS, 2 * LEFT_OUT_MS, 4 * LEFT_OUT_MS):
+        leave_out(house)
+        house.run(left_out_ms, ("n1", "n3"))
+        assert house.state("n1") == "suspect"
+        house.membership.probed("n1", 1, False, house.now)  # it was knocked at again meanwhile
+        house.run(TRUST_AFTER_MS + 20, ("n1", "n3"))
+        assert house.state("n1") == "joined"
+        house.membership.probed("n1", 1, False, house.now)
+    house.run(2 * MAX_LEFT_OUT_MS, ("n1", "n3"))
+    leave_out(house)
+    house.run(LEFT_OUT_MS + TRUST_AFTER_MS + 20, ("n1", "n3"))
+    assert house.state("n1") == "joined"
+
+
+def test_a_node_that_is_left_out_itself_accuses_nobody() -> None:
+    house = House()
+    house.join("n1")
+    leave_out(house)
+    assert house.accuse("n3", 1, by="n1") == []
 
 
 def test_a_suspect_is_knocked_at_again_every_twenty_milliseconds_until_it_refuses() -> None:
@@ -285,7 +329,7 @@ def test_a_knock_that_is_never_answered_is_not_repeated_and_silence_decides() ->
 def test_a_live_node_whose_port_refuses_fails_and_is_dead_at_once() -> None:
     house = House()
     house.join("n1")
-    house.membership.accused("n1", 1, house.now)
+    house.accuse("n1", 1)
     commands = house.membership.probed("n1", 1, True, house.now)
     assert events(commands) == ["node_suspect", "node_dead"]
     assert [failure.reason for failure in house.failures] == ["connection refused"]
@@ -296,7 +340,7 @@ def test_a_live_node_whose_port_refuses_fails_and_is_dead_at_once() -> None:
 def test_an_accusation_of_somebody_unknown_is_not_looked_into(name: str, life: int) -> None:
     house = House()
     house.join("n1")
-    assert house.membership.accused(name, life, house.now) == []
+    assert house.accuse(name, life) == []
 
 
 def test_an_accusation_of_a_node_that_is_suspect_already_adds_nothing() -> None:
@@ -304,7 +348,7 @@ def test_an_accusation_of_a_node_that_is_suspect_already_adds_nothing() -> None:
     house.join("n1")
     house.close("n1")
     house.membership.probed("n1", 1, False, house.now)
-    assert house.membership.accused("n1", 1, house.now) == []
+    assert house.accuse("n1", 1) == []
 
 
 # --- silence ------------------------------------------------------------------------------
