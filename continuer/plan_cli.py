@@ -9,6 +9,7 @@ from typing import Any
 
 from continuer.control import add_options, ask
 from continuer.errors import EXIT_OK, EXIT_UNHEALTHY
+from continuer.status import percent
 
 EXAMPLES = """\
 examples:
@@ -68,7 +69,7 @@ def describe_plan(state: dict[str, Any]) -> str:
     lines = [
         f"plan {state['version']} of {state['model']}: {step_text(plan)}",
         (
-            f"predicted accuracy {100 * plan['accuracy']:.2f} %, latency "
+            f"predicted accuracy {percent(plan['accuracy'])}, latency "
             f"{plan['latency_ms']:.2f} ms, capacity {plan['capacity_per_s']:.0f}/s"
         ),
     ]
@@ -108,7 +109,7 @@ def consequence_line(entry: dict[str, Any]) -> str:
     then = "" if len(entry["steps"]) == 1 else step_text(last)
     broken = f"  breaks {', '.join(entry['violations'])}" if entry["violations"] else ""
     return (
-        f"{names:<10}{step_text(first):<22}{then:<22}{100 * last['accuracy']:>7.2f} %"
+        f"{names:<10}{step_text(first):<22}{then:<22}{percent(last['accuracy']):>9}"
         f"{last['latency_ms']:>8.2f} ms{entry['gap_ms']:>7.1f} ms"
         f"{entry['rate_limit_per_s']:>7.0f}/s{broken}"
     )
@@ -120,9 +121,10 @@ def weakest(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
         return None
 
     def harm(entry: dict[str, Any]) -> tuple[bool, bool, float, float]:
-        last = entry["steps"][-1] if entry["steps"] else {"accuracy": 0.0}
-        gap = entry.get("gap_ms", 0.0)
-        return not entry["steps"], not entry["feasible"], -last["accuracy"], gap
+        # An unknown accuracy is that of all blocks: nothing is lost.
+        known = entry["steps"][-1]["accuracy"] if entry["steps"] else 0.0
+        lost = 0.0 if known is None else 1 - known
+        return not entry["steps"], not entry["feasible"], lost, entry.get("gap_ms", 0.0)
 
     return max(entries, key=harm)
 
@@ -132,6 +134,4 @@ def reason(entry: dict[str, Any]) -> str:
     if entry["violations"]:
         return f"its loss would break {', '.join(entry['violations'])}"
     last = entry["steps"][-1]
-    return (
-        f"accuracy would be {100 * last['accuracy']:.2f} %, with a gap of {entry['gap_ms']:.1f} ms"
-    )
+    return f"accuracy would be {percent(last['accuracy'])}, with a gap of {entry['gap_ms']:.1f} ms"

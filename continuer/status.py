@@ -37,7 +37,7 @@ def describe(state: dict[str, Any]) -> str:
         exit_name = f" at {plan['exit']}" if plan["exit"] else ""
         lines.append(
             f"technique {plan['technique']}{exit_name}: predicted accuracy "
-            f"{_percent(plan['accuracy'])}, latency {plan['latency_ms']:.1f} ms, capacity "
+            f"{percent(plan['accuracy'])}, latency {plan['latency_ms']:.1f} ms, capacity "
             f"{plan['capacity_per_s']:.0f}/s"
         )
         lines += [f"  {hop['node']:<6} {' '.join(hop['parts'])}" for hop in plan["route"]]
@@ -51,14 +51,13 @@ def describe(state: dict[str, Any]) -> str:
     for contingency in state["contingencies"]:
         if len(contingency["nodes"]) == 1:
             steps = ", then ".join(
-                f"{s['technique']}{' ' + s['exit'] if s['exit'] else ''} "
-                f"({_percent(s['accuracy'])})"
+                f"{s['technique']}{' ' + s['exit'] if s['exit'] else ''} ({percent(s['accuracy'])})"
                 for s in contingency["steps"]
             )
             lines.append(f"if {contingency['nodes'][0]} fails: {steps}")
     return "\n".join(lines)
 
 
-def _percent(fraction: float | None) -> str:
+def percent(fraction: float | None) -> str:
     """``86.94 %``; a model that came without labels has no known accuracy."""
     return "unknown" if fraction is None else f"{100 * fraction:.2f} %"

@@ -52,6 +52,12 @@ class Membership:
         name = self._by_link.get(link)
         return self.nodes[name] if name is not None else None
 
+    @property
+    def isolated(self) -> bool:
+        """Nobody is heard: what is known of the nodes is old."""
+        watched = self._watched()
+        return len(watched) > 1 and set(watched) <= set(self._held)
+
     def live(self) -> list[NodeRecord]:
         """Nodes that may be given work, in pipeline order."""
         return [node for node in self.nodes.values() if node.live]

@@ -41,7 +41,12 @@ def status(core: Coordinator, now: int, *, brief: bool) -> dict[str, Any]:
 
 
 def health(core: Coordinator) -> str:
-    """``full``, ``reduced`` (full accuracy, but without some node), ``degraded``, ``no_plan``."""
+    """``full``, ``reduced`` (full accuracy, but without some node), ``degraded``, ``no_plan``.
+
+    ``isolated``: no node is heard, so nobody here knows.
+    """
+    if core.membership.isolated:
+        return "isolated"
     if core.step is None or core.plan is None:
         return "no_plan"
     lost = {n.name for n in core.membership.nodes.values() if not n.live}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.status import health
 from tests.unit.harness import MS, World
 
 
@@ -58,3 +59,16 @@ def test_a_link_closed_by_a_node_that_is_dead_is_found_out_by_knocking() -> None
     world.perform(world.core.on_link_closed(world.agents["n3"].link, world.now))
     world.refuse_probes()
     assert world.state("n3") == "dead"
+
+
+def test_while_nobody_is_heard_the_status_says_so() -> None:
+    world = World()
+    world.form()
+    assert health(world.core) == "full"
+    fall_silent(world)
+    world.run(500)
+    assert health(world.core) == "isolated"
+    for agent in world.agents.values():
+        agent.silent = False
+    world.run(100)
+    assert health(world.core) == "full"
