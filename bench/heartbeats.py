@@ -1,8 +1,9 @@
 """Where heartbeats should live: in a thread beside the engine, or in a process of their own.
 
 Five boxes' worth of processes on this machine, each running a stage of the model 100 times a
-second; heartbeats every 10 ms either from a thread of that process or from a second process.
-One observer notes the gaps. Both ways alternate, with and without four processes that burn
+second; heartbeats every 10 ms from a thread of that process, from a second process, or from a
+thread with real-time priority (then the observer has it too). One observer notes the gaps. The
+ways alternate, with and without four processes that burn
 CPU. ``python -m bench.heartbeats`` prints gap percentiles in ms.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -21,6 +23,7 @@ import numpy as np
 import zmq
 
 from continuer import bundle as bundles
+from continuer import realtime
 from continuer.catalog import find_bundle
 from continuer.demo.cluster import HOST, free_ports
 from continuer.runtime import load_part
@@ -28,11 +31,16 @@ from continuer.runtime import load_part
 BOXES = 5
 INTERVAL_S = 0.01
 HOGS = 4
+REAL_TIME = "real-time thread"
+WAYS = ("thread", "process", REAL_TIME)
 
 
-def beat(port: int, box: int, stop: Event) -> None:
+def beat(port: int, box: int, way: str, stop: Event) -> None:
     """Heartbeats at a fixed pace."""
     context: zmq.Context[Any] = zmq.Context()
+    if way == REAL_TIME:
+        realtime.raise_context(context)
+        realtime.raise_thread()
     sock = context.socket(zmq.DEALER)
     sock.connect(f"tcp://{HOST}:{port}")
     due = time.monotonic()
@@ -43,7 +51,7 @@ def beat(port: int, box: int, stop: Event) -> None:
     context.destroy(linger=0)
 
 
-def box_process(port: int, box: int, separate: bool, stop: Event) -> None:
+def box_process(port: int, box: int, way: str, stop: Event) -> None:
     """One box: an engine at work, and heartbeats in the given way."""
     sys.setswitchinterval(1e-4)
     bundle = bundles.load(find_bundle("resnet32-cifar10"))
@@ -52,8 +60,9 @@ def box_process(port: int, box: int, separate: bool, stop: Event) -> None:
     loaded = [load_part(bundle, name) for name in path[box * cut : (box + 1) * cut]]
     spec = bundle.parts[path[box * cut]].inputs[0]
     tensor = np.zeros(spec.shape, spec.dtype)
+    separate = way == "process"
     target = multiprocessing.Process if separate else threading.Thread
-    beater = target(target=beat, args=(port, box, stop), daemon=not separate)
+    beater = target(target=beat, args=(port, box, way, stop), daemon=not separate)
     beater.start()
     due = time.monotonic()
     while not stop.is_set():
@@ -71,20 +80,25 @@ def burn(stop: Event) -> None:
         sum(range(10_000))
 
 
-def observe(separate: bool, hogs: int, seconds: float) -> dict[str, float]:
+def observe(way: str, hogs: int, seconds: float) -> dict[str, float]:
     """Gaps between heartbeats of the same box, in ms."""
     port = free_ports(1)[0]
     context: zmq.Context[Any] = zmq.Context()
+    ordinary = os.sched_getscheduler(0), os.sched_getparam(0)
+    if way == REAL_TIME:
+        realtime.raise_context(context)
     router = context.socket(zmq.ROUTER)
     router.bind(f"tcp://{HOST}:{port}")
     stop = multiprocessing.Event()
     boxes = [
-        multiprocessing.Process(target=box_process, args=(port, box, separate, stop))
+        multiprocessing.Process(target=box_process, args=(port, box, way, stop))
         for box in range(BOXES)
     ]
     burners = [multiprocessing.Process(target=burn, args=(stop,)) for _ in range(hogs)]
     for process in (*boxes, *burners):
         process.start()
+    if way == REAL_TIME:
+        realtime.raise_thread()  # after the boxes have started, which would inherit it
     last: dict[bytes, int] = {}
     gaps = []
     begin = time.monotonic() + 2.0  # loading is not what is measured
@@ -96,6 +110,7 @@ def observe(separate: bool, hogs: int, seconds: float) -> dict[str, float]:
         if box in last and time.monotonic() > begin:
             gaps.append((now - last[box]) / 1e6)
         last[box] = now
+    os.sched_setscheduler(0, *ordinary)
     stop.set()
     for process in (*boxes, *burners):
         process.join()
@@ -115,7 +130,6 @@ if __name__ == "__main__":
     options = parser.parse_args()
     for _ in range(options.rounds):
         for hogs in (0, HOGS):
-            for separate in (False, True):
-                found = observe(separate, hogs, options.seconds)
-                where = "process" if separate else "thread"
-                print(json.dumps({"heartbeats": where, "hogs": hogs, **found}), flush=True)
+            for way in WAYS if realtime.permitted() else WAYS[:-1]:
+                found = observe(way, hogs, options.seconds)
+                print(json.dumps({"heartbeats": way, "hogs": hogs, **found}), flush=True)
