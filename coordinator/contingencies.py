@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from continuer.objectives import Metrics
 from continuer.plan import Contingency
-from coordinator.planner import Decision, Layout, Setting, decide
+from coordinator.layouts import Layout
+from coordinator.planner import Decision, Setting, decide
 
 
 class Contingencies:

@@ -38,6 +38,7 @@ from continuer.wire import (
     Prepared,
     Stale,
 )
+from coordinator.accounts import Accounts
 from coordinator.commands import (
     MS,
     Command,
@@ -46,27 +47,26 @@ from coordinator.commands import (
     Failure,
     NodeRecord,
     Send,
-    StepTaken,
     failover_event,
     formed_event,
     told_event,
     violation_events,
 )
 from coordinator.contingencies import Contingencies
+from coordinator.holdings import wanted_parts
+from coordinator.layouts import Layout
 from coordinator.membership import Membership, links
 from coordinator.orders import Orders
-from coordinator.planner import Candidate, Decision, Layout, load_alone_ms, make_step, wanted_parts
+from coordinator.planner import Candidate, Decision, load_alone_ms, make_step
 from coordinator.planning import Planning, facts
 from coordinator.telling import Telling
 
 SETTLE_MS = 100
 # Loading takes the CPU and the GIL from the requests that are being replayed over the bridge.
 HEAL_AFTER_MS = 15
-MERGE_MS = 100
 RETURN_EVERY_MS = 1000
 PREPARE_TIMEOUT_MS = 5000
 RATE_CHANGE = 0.25
-KEPT_FAILOVERS = 50
 # What agents use unless configured otherwise; only estimates depend on it.
 HEARTBEAT_MS = 10.0
 
@@ -114,10 +114,10 @@ class Coordinator:
         self.target: Step | None = None  # where the running failover is to end
         self.decisions: dict[frozenset[str], Decision] = {}
         self.failed: frozenset[str] = frozenset()
-        self.failovers: list[Failover] = []
         self.membership = Membership(config, bundle, self._failure, orders.drained)
         self.planning = Planning(config, bundle, self.membership, orders.objectives)
         self._telling = Telling()
+        self._accounts = Accounts()
         self._ticket = 0
         self._preparing: Preparing | None = None
         self._forming: Forming | None = None
@@ -203,11 +203,14 @@ class Coordinator:
 
     def decided(self, version: Version, now: int) -> None:
         """The shell's clock when the decision for a version had been made."""
-        for taken in self.failovers[-1].steps if self.failovers else ():
-            if taken.version == version:
-                taken.decided_ns = now
-                timings = self.planning.timings
-                self.planning.timings = timings.with_decision((now - taken.begun_ns) / MS)
+        decide_ms = self._accounts.decided(version, now)
+        if decide_ms is not None:
+            self.planning.timings = self.planning.timings.with_decision(decide_ms)
+
+    @property
+    def failovers(self) -> list[Failover]:
+        """The accounts of the latest failovers, oldest first."""
+        return self._accounts.failovers
 
     # --- the operator's orders --------------------------------------------------------
 
@@ -396,12 +399,10 @@ class Coordinator:
         assert again is not None  # its accuracy was known a moment ago
         self._foreseeing = None
         full = planning.measure(again.step)
-        contingencies = Contingencies(setting, candidate.layout, full, self._failures_of)
+        failures_of = self._accounts.failures_of
+        contingencies = Contingencies(setting, candidate.layout, full, failures_of)
         self._forming = Forming(again, contingencies)
         return []
-
-    def _failures_of(self, node: str) -> int:
-        return sum(node == f.node for failover in self.failovers for f in failover.failures)
 
     def _install(self, forming: Forming, now: int) -> list[Command]:
         """Put a whole plan in force; every single failure is prepared."""
@@ -461,7 +462,10 @@ class Coordinator:
             problem = "no node is left that can run the model"
             return [Event("no_plan", {"nodes": sorted(self.failed), "problem": problem})]
         self.decisions[self.failed] = decision
-        self._account(failure, decision, now)
+        silence_ms = (now - failure.last_heard_ns) / MS
+        timings = self.planning.timings
+        self.planning.timings = timings.with_failure(failure.node, silence_ms, HEARTBEAT_MS)
+        self._accounts.failed(failure, decision, now)
         commands: list[Command] = []
         if decision.chosen[0].missing:
             return self._prepare(now, decision.chosen[0], self._holdings(decision.chosen[0]), 0)
@@ -473,18 +477,6 @@ class Coordinator:
             fields = {"nodes": sorted(self.failed), "forced": forced, "technique": technique}
             commands.append(Event("technique_fell_back", fields))
         return commands
-
-    def _account(self, failure: Failure, decision: Decision, now: int) -> None:
-        """Open the account of a failover, or add to the one that is running."""
-        silence_ms = (now - failure.last_heard_ns) / MS
-        planning = self.planning
-        planning.timings = planning.timings.with_failure(failure.node, silence_ms, HEARTBEAT_MS)
-        last = self.failovers[-1] if self.failovers else None
-        if last is not None and now - last.begun_ns < MERGE_MS * MS and last.healed_ns is None:
-            last.failures.append(failure)
-            last.decision = decision
-        else:
-            self.failovers = [*self.failovers, Failover([failure], decision, now)][-KEPT_FAILOVERS:]
 
     def _drop_preparation(self, node: str, now: int) -> None:
         """A node failed that the plan being formed may count on: form it anew."""
@@ -509,8 +501,7 @@ class Coordinator:
         step = decision.chosen[index].step
         self._raise_version()
         self.step, self.target = step, decision.chosen[-1].step
-        failover = self.failovers[-1]
-        failover.steps.append(StepTaken(self.version, step, now))
+        self._accounts.stepped(self.version, step, now, healed=index > 0)
         if self.plan.contingency(self.failed) is not None:
             failed = tuple(sorted(self.failed))
             message: Message = Activate(self.version, self.plan.version, failed, index)
@@ -518,8 +509,6 @@ class Coordinator:
             message = NewPlan(self._whole_plan())
         commands: list[Command] = [Decided(self.version), *self._send_all(message, now)]
         final = index == len(decision.chosen) - 1
-        if index > 0:
-            failover.healed_ns = now
         commands.append(failover_event(self.version, self.failed, decision, index))
         if final:
             self._settle_ns = now + SETTLE_MS * MS
@@ -539,14 +528,8 @@ class Coordinator:
         tell_ms = self._telling.acknowledged(ack.version, node.name, now)
         if tell_ms is not None:
             self.planning.timings = self.planning.timings.with_telling(tell_ms)
-        for failover in reversed(self.failovers):
-            for taken in failover.steps:
-                if taken.version == ack.version:
-                    failover.replayed += ack.replayed
-                    taken.first_ack_ns = taken.first_ack_ns or now
-                    taken.last_ack_ns = now
-                    return [] if tell_ms is None else [told_event(failover, taken)]
-        return []
+        step = self._accounts.acknowledged(ack.version, ack.replayed, now)
+        return [told_event(*step)] if step is not None and tell_ms is not None else []
 
     def _raise_version(self) -> None:
         self.version = Version(self.version.term, self.version.number + 1)

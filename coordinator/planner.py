@@ -6,7 +6,6 @@ returns candidates, steps and contingencies; nothing is remembered.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,10 +17,9 @@ from continuer.config import ForcedTechnique
 from continuer.objectives import Metrics, Objectives, score, violations
 from continuer.placement import place
 from continuer.plan import Contingency, Hop, Step, Technique
+from coordinator.accuracies import accuracy_of
 from coordinator.downtimes import Timings
-
-# Placement: which node runs which parts, in route order.
-Layout = dict[str, tuple[int, ...]]
+from coordinator.layouts import Layout, exit_layouts, mixed_layouts, skip_layout
 
 
 class NodeFacts(msgspec.Struct, frozen=True):
@@ -204,44 +202,6 @@ def load_alone_ms(bundle: Bundle, node: NodeFacts, parts: Iterable[int]) -> floa
     return sum(node.load_us.get(part, built[part].load_us) for part in parts) / 1e3
 
 
-def accuracy_of(bundle: Bundle, path: Sequence[str]) -> tuple[float | None, bool] | None:
-    """(accuracy, measured) of a path.
-
-    A path that was not measured as a whole is estimated: the accuracy of its exit (or of the
-    full network) times the drop that each run of skipped blocks causes in the full network.
-    None where one of these was not measured either. The path of all blocks can always be
-    offered: where the model came without labels, its accuracy is None.
-    """
-    measured = bundle.measured_accuracy(path)
-    if measured is not None:
-        return measured, True
-    exit_name, skipped = bundle.variant_of(path)
-    if exit_name is None and not skipped:
-        return None, False
-    full = bundle.measured_accuracy(bundle.path())
-    estimate = bundle.measured_accuracy(bundle.path(exit_name=exit_name))
-    if full is None or estimate is None:
-        return None
-    for run in _runs([bundle.block_names.index(name) for name in skipped]):
-        names = [bundle.block_names[index] for index in run]
-        alone = bundle.measured_accuracy(bundle.path(skipped=names))
-        if alone is None:
-            return None
-        estimate *= alone / full
-    return estimate, False
-
-
-def _runs(indices: Iterable[int]) -> list[list[int]]:
-    """Maximal runs of consecutive integers."""
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and runs[-1][-1] == index - 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    return runs
-
-
 def candidates(
     setting: Setting, current: Layout, failed: frozenset[str], full: Metrics
 ) -> tuple[Candidate, ...]:
@@ -297,66 +257,6 @@ def _broken(objectives: Objectives, step: Step, downtime_ms: float) -> dict[str,
     if step.accuracy is None and objectives.min_accuracy is not None:
         broken["min_accuracy"] = 1.0
     return broken
-
-
-def exit_layouts(bundle: Bundle, current: Layout, failed: frozenset[str]) -> list[Layout]:
-    """For every exit before the first failed node: the route cut short there."""
-    before = dict(itertools.takewhile(lambda hop: hop[0] not in failed, current.items()))
-    return _cut_short(bundle, before)
-
-
-def mixed_layouts(bundle: Bundle, skipping: Layout) -> list[Layout]:
-    """For every exit after the first skipped block: the skipping route cut short there."""
-    return [
-        layout
-        for layout in _cut_short(bundle, skipping)
-        if bundle.variant_of([bundle.part_names[p] for parts in layout.values() for p in parts])[1]
-    ]
-
-
-def _cut_short(bundle: Bundle, route: Layout) -> list[Layout]:
-    """The route left at each exit whose block it runs."""
-    exit_of = {bundle.part_ids[b.part]: b.exit for b in bundle.manifest.blocks}
-    layouts = []
-    before: Layout = {}
-    for name, parts in route.items():
-        for count, part in enumerate(parts, start=1):
-            exit_name = exit_of.get(part)
-            if exit_name is not None:
-                layouts.append({**before, name: (*parts[:count], bundle.part_ids[exit_name])})
-        before[name] = parts
-    return layouts
-
-
-def skip_layout(bundle: Bundle, current: Layout, failed: frozenset[str]) -> Layout | None:
-    """The survivors' route with the failed nodes' blocks skipped.
-
-    Bypasses, and blocks that cannot be skipped (stem, head), move to the survivor before,
-    or after where there is none. None where the failed nodes hold nothing to skip.
-    """
-    by_part = {bundle.part_ids[b.part]: b for b in bundle.manifest.blocks}
-    layout: dict[str, list[int]] = {}
-    carried: list[int] = []  # parts of failed nodes before the first survivor
-    skipped_any = False
-    for name, parts in current.items():
-        if name not in failed:
-            layout[name] = [*carried, *parts]
-            carried = []
-            continue
-        stays: list[int] = []
-        for part in parts:
-            block = by_part.get(part)
-            if block is None or not block.skippable:
-                stays.append(part)
-                continue
-            skipped_any = True
-            if block.bypass is not None:
-                stays.append(bundle.part_ids[block.bypass])
-        heir = next(reversed(layout.values()), carried)
-        heir += stays
-    if not layout or not skipped_any:
-        return None
-    return {name: tuple(parts) for name, parts in layout.items()}
 
 
 def decide(
@@ -420,52 +320,3 @@ def _bridged(
     return msgspec.structs.replace(
         candidate, score=score(objectives, felt, full), problems=problems
     )
-
-
-def wanted_parts(setting: Setting, layout: Layout, full: Metrics) -> dict[str, tuple[int, ...]]:
-    """What each node should hold: its blocks, the bridges of single failures, then spares.
-
-    Bridges are chosen as if everything were in memory, so that at least one is: a node that
-    dies must not leave a gap that lasts as long as loading. ``standby = "all"`` adds the
-    rest of the model as far as the memory budget goes.
-    """
-    bundle = setting.bundle
-    parts = bundle.manifest.parts
-    everything = frozenset(range(len(parts)))
-    hot = msgspec.structs.replace(
-        setting,
-        nodes=tuple(msgspec.structs.replace(n, loaded=everything) for n in setting.nodes),
-    )
-    wanted = {node.name: list(layout.get(node.name, ())) for node in setting.nodes}
-    for node in setting.nodes:
-        bridge = _best_bridge(setting, candidates(hot, layout, frozenset({node.name}), full))
-        for hop in bridge.step.route if bridge else ():
-            wanted[hop.node] += [p for p in hop.parts if p not in wanted[hop.node]]
-    result = {}
-    for node in setting.nodes:
-        chosen = wanted[node.name]
-        if node.standby == "all":
-            chosen = chosen + [p for p in sorted(everything) if p not in chosen]
-        own = set(layout.get(node.name, ()))
-        used, kept = 0.0, []
-        for part in chosen:
-            if part in node.refused:
-                continue
-            if part in own or used + parts[part].memory_bytes <= node.memory_bytes:
-                used += parts[part].memory_bytes
-                kept.append(part)
-        result[node.name] = tuple(kept)
-    return result
-
-
-def _best_bridge(setting: Setting, options: Sequence[Candidate]) -> Candidate | None:
-    """What to hold in memory against a failure: a degraded candidate, which needs least.
-
-    Where none of those is feasible, one that is; the forced technique, where it is possible.
-    """
-    usable = [c for c in options if setting.forced in ("auto", c.step.technique)] or options
-    degraded = [c for c in usable if c.step.technique != "repartition"]
-    for group in ([c for c in degraded if c.feasible], [c for c in usable if c.feasible], degraded):
-        if group:
-            return max(group, key=lambda c: c.score)
-    return max(usable, key=lambda c: c.score, default=None)

@@ -14,11 +14,11 @@ from continuer.objectives import Metrics, Objectives
 from continuer.plan import Step, Technique
 from coordinator.commands import NodeRecord
 from coordinator.downtimes import Timings
+from coordinator.layouts import Layout
 from coordinator.membership import Membership
 from coordinator.planner import (
     Candidate,
     Decision,
-    Layout,
     NodeFacts,
     Setting,
     decide,

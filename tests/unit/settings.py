@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from continuer.objectives import Metrics, Objectives
+from coordinator.layouts import Layout
 from coordinator.planner import (
     Candidate,
     Decision,
-    Layout,
     NodeFacts,
     Setting,
     candidates,

@@ -7,11 +7,8 @@ from typing import Any
 import pytest
 
 from continuer.objectives import Metrics, Objectives, score
-from coordinator.planner import (
-    Setting,
-    full_layout,
-    wanted_parts,
-)
+from coordinator.holdings import wanted_parts
+from coordinator.planner import Setting, full_layout
 from tests.unit.harness import BUNDLE
 from tests.unit.settings import (
     EVERYTHING,

@@ -9,17 +9,15 @@ import pytest
 
 from continuer.bundle import Accuracy, Bundle
 from continuer.objectives import Metrics, Objectives, score
+from coordinator.accuracies import accuracy_of
+from coordinator.layouts import Layout, exit_layouts, skip_layout
 from coordinator.planner import (
-    Layout,
     NodeFacts,
-    accuracy_of,
     decide,
-    exit_layouts,
     full_layout,
     make_step,
     metrics_of,
     part_latency_us,
-    skip_layout,
 )
 from tests.unit.harness import BUNDLE
 from tests.unit.settings import (

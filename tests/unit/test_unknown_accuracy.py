@@ -16,16 +16,9 @@ from continuer.objectives import Objectives
 from continuer.plan import Hop, Step
 from continuer.status import describe as describe_status
 from coordinator import status
+from coordinator.accuracies import accuracy_of
 from coordinator.core import Coordinator
-from coordinator.planner import (
-    NodeFacts,
-    Setting,
-    accuracy_of,
-    decide,
-    full_layout,
-    make_step,
-    metrics_of,
-)
+from coordinator.planner import NodeFacts, Setting, decide, full_layout, make_step, metrics_of
 from tests.unit.harness import BUNDLE
 
 
