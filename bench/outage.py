@@ -21,6 +21,7 @@ import numpy as np
 from continuer.demo.cluster import program
 
 KEPT_LOGS = 3
+ACCURACIES = ("before", "degraded", "healed")
 SPLIT = ("silence_ms", "detect_ms", "decide_ms", "tell_ms", "first_good_answer_ms")
 
 
@@ -138,12 +139,21 @@ def figures(records: list[dict[str, Any]]) -> dict[str, Any]:
         "split_p50": {
             key: median([r[key] for r in records if r.get(key) is not None]) for key in SPLIT
         },
+        "accuracy": {when: mean_accuracy(records, when) for when in ACCURACIES},
+        "latency_p50_ms": median([r["latency_ms"]["p50"] for r in records if "latency_ms" in r]),
     }
 
 
 def total(records: Iterable[dict[str, Any]], key: str) -> int:
     """Sum of a count over the runs."""
     return sum(r["requests"][key] for r in records if "requests" in r)
+
+
+def mean_accuracy(records: Iterable[dict[str, Any]], when: str) -> float | None:
+    """Mean share of right answers over the runs in which there were such answers."""
+    found = [r["accuracy"][when] for r in records if "accuracy" in r]
+    known = [accuracy for accuracy in found if accuracy is not None]
+    return round(statistics.mean(known), 4) if known else None
 
 
 def median(values: list[float]) -> float | None:
