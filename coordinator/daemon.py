@@ -26,6 +26,9 @@ from coordinator.verbs import Verbs
 
 PROBE_TIMEOUT_NS = 200_000_000
 READ_AT_MOST = 500
+# Preparing for failures takes a millisecond at a time, and an agent on the same box needs the
+# core too: with real-time priority one after the other would hold up requests for 20 ms.
+IDLE_EVERY_NS = 5_000_000
 TERM_FILE = "term"
 
 
@@ -85,15 +88,19 @@ class Daemon:
         # A full collection takes milliseconds at the worst of moments; what exists now stays.
         gc.freeze()
         due = self._core.due(time.monotonic_ns())
+        idle_due = 0
         while self._running:
             wait_ms = max(0, -(-(due - time.monotonic_ns()) // 1_000_000))
-            waiting = self._unwritten or self._core.busy
-            ready = dict(self._poller.poll(0 if waiting else wait_ms))
+            if self._core.busy:
+                wait_ms = min(wait_ms, IDLE_EVERY_NS // 1_000_000)
+            ready = dict(self._poller.poll(0 if self._unwritten else wait_ms))
             if not ready:
                 self._write_events()
-                self._perform(self._core.on_idle(time.monotonic_ns()))
             self._read(ready)
             now = time.monotonic_ns()
+            if self._core.busy and now >= idle_due:
+                self._perform(self._core.on_idle(now))
+                idle_due = time.monotonic_ns() + IDLE_EVERY_NS
             if now >= due:
                 self._perform(self._core.on_tick(now))
                 self._expire_probes(now)
