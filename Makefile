@@ -38,7 +38,7 @@ $(MODELS_READY): pyproject.toml
 
 # What needs root or system packages; by hand it skips with a message that says what to install.
 test-root: $(READY)
-	$(BIN)/python -m pytest -m root
+	$(BIN)/python -m pytest -m root tests/root
 
 lint: $(READY)
 	$(BIN)/ruff check .
