@@ -11,7 +11,7 @@ Strides. The table's own strides are meant for 224x224 images and would leave 1x
 run at 32x32, where the expansions to 96 and 144 channels take most of the time. Here block
 2 halves already, as in the table, and the stem and block 14 do not: sides are 32 up to
 block 1, then 16, 8 from block 4 and 4 from block 7 on. That keeps the full resolution
-for the first, cheap filters, and takes about a third of the usual adaptation's time.
+for the first, cheap filters, and takes less time than the usual adaptation.
 
 A block whose input and output differ in shape is bypassed by a 1x1 convolution with its
 own normalisation, which is trained when the block is skipped; others by identity.
