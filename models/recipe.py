@@ -21,7 +21,7 @@ class Recipe:
 
     ``network``: its name. ``form``: of the training images. ``fraction``: of the training
     images used. ``width``: factor for channels. ``plain``: without exits and skips.
-    ``precision``: of products.
+    ``precision``: of products. ``refine``: epochs with frozen statistics after ``epochs``.
     """
 
     network: str
@@ -34,6 +34,7 @@ class Recipe:
     width: float
     plain: bool
     precision: str
+    refine: int = 0
 
     def define(self) -> Network:
         """The network that it trains."""

@@ -51,6 +51,13 @@ def add_parser(verbs: Subparsers) -> None:
     add("--out", type=Path, required=True, metavar="OUT", help="directory for what is written")
     add("--resume", action="store_true", help="go on from the checkpoint in OUT, if there is one")
     add("--epochs", type=int, default=28, metavar="N", help="default %(default)s")
+    add(
+        "--refine",
+        type=int,
+        default=0,
+        metavar="N",
+        help="more epochs for skipped blocks, after EPOCHS; also of a run that has ended",
+    )
     add("--seed", type=int, default=1, metavar="N", help="default %(default)s")
     add("--learning-rate", type=float, default=0.15, metavar="R", help="default %(default)s")
     add("--batch", type=int, default=128, metavar="N", help="images a step; default %(default)s")
@@ -93,10 +100,11 @@ def run(args: argparse.Namespace) -> int:
         fraction=args.fraction,
         width=args.width,
         plain=args.plain,
+        refine=args.refine,
         precision="bfloat16" if device == "cuda" or _bfloat16() else "float32",
     )
     check_out(args.out, recipe, resume=args.resume)
-    found = Run(recipe, data, args.out, device, _report(recipe.epochs)).go()
+    found = Run(recipe, data, args.out, device, _report(recipe.epochs + recipe.refine)).go()
     if found is None:
         sys.stderr.write(f"stopped; the same command with --resume goes on in {args.out}\n")
         return EXIT_UNHEALTHY
@@ -110,6 +118,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"unknown network {args.name!r}; there are {', '.join(NAMES)}")
     bounds = {
         "epochs": (1, 10_000),
+        "refine": (0, 10_000),
         "seed": (0, 2**32),
         "learning_rate": (1e-9, 10.0),
         "batch": (2, 65_536),

@@ -61,7 +61,7 @@ class Run:
     def __init__(self, recipe: Recipe, data: Data, out: Path, device: str, report: Report) -> None:
         self.network = recipe.define()
         self.recipe = recipe
-        self.schedule = Schedule(recipe.epochs, recipe.learning_rate)
+        self.schedule = Schedule(recipe.epochs, recipe.learning_rate, recipe.refine)
         self._out = out
         self._data = data
         self._report = report
@@ -95,7 +95,7 @@ class Run:
             "train_fraction": self.recipe.fraction,
             **{
                 key: getattr(self.recipe, key)
-                for key in ("seed", "batch", "width", "plain", "form")
+                for key in ("seed", "batch", "width", "plain", "form", "refine")
             },
         }
 
@@ -104,7 +104,7 @@ class Run:
 
         Returns None when stopped before the end; a checkpoint is then on disk.
         """
-        while self._state.epoch < self.recipe.epochs:
+        while self._state.epoch < self.schedule.end:
             if not self._epoch():
                 self._save()
                 return None
@@ -155,7 +155,7 @@ class Run:
             state.sums[name] = state.sums.get(name, 0.0) + value
 
     def _calibrate(self) -> None:
-        """On batches of an epoch that is never trained, drawn as the others are."""
+        """On batches of the epoch after the last of ``epochs``, drawn as the others are."""
         epoch = self._batches.epoch(self.recipe.epochs)
         pixels = (batch for step, batch, _ in epoch if step < CALIBRATION)
         self._learner.calibrate(prepare(batch, self._learner.device) for batch in pixels)
@@ -201,6 +201,8 @@ def check_out(out: Path, recipe: Recipe, *, resume: bool) -> None:
     if kept is None:
         raise UsageError(f"{out}: holds a checkpoint without {RECIPE}; give another --out")
     for name, value in recipe.fields().items():
+        if name == "refine" and kept.refine <= recipe.refine:
+            continue  # more refinement of a run that ended is a good reason to resume it
         if getattr(kept, name) != value:
             raise UsageError(
                 f"{out}: was begun with {name} = {getattr(kept, name)!r}, not {value!r}; "

@@ -33,10 +33,19 @@ EXITS_PER_STEP = 6
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate and phase; times are in epochs from 0, with fractions."""
+    """Learning rate and phase; times are in epochs from 0, with fractions.
+
+    ``refine``: epochs after the first ``epochs``, a second frozen phase.
+    """
 
     epochs: int
     learning_rate: float
+    refine: int = 0
+
+    @property
+    def end(self) -> int:
+        """How many epochs there are in all."""
+        return self.epochs + self.refine
 
     @property
     def frozen_from(self) -> int:
@@ -50,10 +59,11 @@ class Schedule:
         return time >= self.frozen_from
 
     def rate(self, time: float) -> float:
-        """Up in a line, down in half a cosine; then, frozen, down to 0 in a line."""
+        """Up in a line, down in half a cosine; then, each time frozen, down to 0 in a line."""
         if self.frozen(time):
-            left = (self.epochs - time) / (self.epochs - self.frozen_from)
-            return self.learning_rate * FROZEN * left
+            refining = self.refine > 0 and time >= self.epochs
+            start, end = (self.epochs, self.end) if refining else (self.frozen_from, self.epochs)
+            return self.learning_rate * FROZEN * (end - time) / (end - start)
         share = time / self.frozen_from
         if share < WARM_UP:
             return self.learning_rate * (FIRST + (1 - FIRST) * share / WARM_UP)

@@ -36,12 +36,12 @@ class GraphWriter:
         """A new tensor as the spec says; returns its index."""
         return self._tensor(spec, 0)
 
-    def constant(self, name: str, values: npt.NDArray[Any]) -> int:
-        """A new constant tensor, not quantised; returns its index."""
+    def constant(self, name: str, values: npt.NDArray[Any], scale: float | None = None) -> int:
+        """A new constant tensor; returns its index. ``scale``: of a quantised one, zero at 0."""
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
         self._model.buffers.append(buffer)
-        spec = TensorSpec(name, values.shape, values.dtype.name)
+        spec = TensorSpec(name, values.shape, values.dtype.name, scale)
         return self._tensor(spec, len(self._model.buffers) - 1)
 
     def _tensor(self, spec: TensorSpec, buffer: int) -> int:

@@ -129,6 +129,24 @@ def test_a_resumed_run_continues_exactly_where_it_stopped(
     assert all((whole[name] == again[name]).all() for name in whole)
 
 
+def test_a_run_that_has_ended_can_be_refined(finished: Path, tmp_path: Path) -> None:
+    """Its epochs stay as they were, and it becomes the run that was to be refined at once."""
+    from models.train_loop import check_out
+
+    once, later = tmp_path / "once", tmp_path / "later"
+    assert run(once, recipe(refine=2)).go() is not None
+    shutil.copytree(finished, later)
+    check_out(later, recipe(refine=2), resume=True)
+    assert run(later, recipe(refine=2)).go() is not None
+    assert metrics(later) == metrics(once)
+    assert metrics(later)[:3] == metrics(finished)
+    assert [row["frozen"] for row in metrics(later)] == [False, False, True, True, True]
+    whole, again = (weights.load(out / "weights.npz") for out in (once, later))
+    assert all((whole[name] == again[name]).all() for name in whole)
+    with pytest.raises(UsageError, match="refine = 2, not 1"):
+        check_out(later, recipe(refine=1), resume=True)
+
+
 def test_what_lies_beyond_the_checkpoint_is_dropped(finished: Path, tmp_path: Path) -> None:
     """A run killed after it wrote an epoch's metrics and before it wrote the checkpoint."""
     out, early = tmp_path / "out", tmp_path / "checkpoint.npz"

@@ -98,6 +98,18 @@ def test_rate_rises_falls_and_ends_frozen_at_nothing() -> None:
     assert schedule.rate(24) == 0
 
 
+def test_refinement_is_a_second_frozen_phase_and_changes_nothing_before_it() -> None:
+    plain, refined = Schedule(24, 0.15), Schedule(24, 0.15, refine=8)
+    assert refined.end == 32
+    times = [step / 10 for step in range(240)]
+    assert [plain.rate(time) for time in times] == [refined.rate(time) for time in times]
+    rates = [refined.rate(24 + step / 10) for step in range(80)]
+    assert refined.frozen(24)
+    assert rates[0] == refined.rate(refined.frozen_from)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < rates[0] / 50
+
+
 def test_a_single_epoch_has_no_frozen_phase() -> None:
     schedule = Schedule(1, 0.1)
     assert not schedule.frozen(0.999)
