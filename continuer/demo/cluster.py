@@ -82,6 +82,7 @@ class Cluster:
         self._places = {name: (places or {}).get(name, Place()) for name in ("coordinator", *nodes)}
         hosts = {name: place.host for name, place in self._places.items()}
         ports = free_ports(2 + 3 * len(nodes))
+        self.agents_endpoint = sockets.endpoint(hosts["coordinator"], ports[0])
         self.control = sockets.endpoint(hosts["coordinator"], ports[1])
         self._ingress = {
             node: sockets.endpoint(hosts[node], ports[2 + 3 * i]) for i, node in enumerate(nodes)
@@ -107,7 +108,7 @@ class Cluster:
                     **common,
                     "node": node,
                     "listen": hosts[node],
-                    "coordinator": sockets.endpoint(hosts["coordinator"], ports[0]),
+                    "coordinator": self.agents_endpoint,
                     **dict(zip(("ingress_port", "data_port", "answers_port"), own, strict=True)),
                     **(agent or {}),
                 },
