@@ -14,9 +14,9 @@ from typing import Any
 
 from bench import agent, chain, outage
 from continuer.catalog import find_bundle
+from tests.root.network import lacking
 
 HERE = Path(__file__).resolve().parent
-NODES = ("n1", "n2", "n3", "n4", "n5")
 TECHNIQUES = ("repartition", "early_exit", "skip")
 
 
@@ -44,8 +44,10 @@ def main() -> None:
         }
     if "outage" in wanted:
         directory = options.campaigns / "outage"
-        outage.campaign(directory, positions=NODES, faults=("kill", "stop"), runs=options.runs)
+        faults = ("kill", "stop", *(() if lacking() else (outage.LINK_DOWN,)))
+        outage.campaign(directory, positions=outage.NODES, faults=faults, runs=options.runs)
         found["outage"] = outage.summary(directory)
+        found["plan"] = outage.plan_figures(directory)
     if "techniques" in wanted:
         found["techniques"] = {}
         for technique in TECHNIQUES:

@@ -1,6 +1,7 @@
-"""Outage campaigns: many demos, every position, SIGKILL and SIGSTOP; resumable.
+"""Outage campaigns: many demos, every position, SIGKILL, SIGSTOP, a cut cable; resumable.
 
-Each run is a whole ``continuer demo --json``: a fresh cluster, the client's raw log, every
+Each run is a whole ``continuer demo --json``, or the like of it on hosts of their own
+(``link_down``): a fresh cluster, the client's raw log, every
 answer checked against the oracle. Reports are appended to a file, so that a campaign can be
 interrupted and continued; the raw logs of the worst runs are kept.
 """
@@ -18,9 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from bench import link_down
 from continuer.demo.cluster import program
 
 KEPT_LOGS = 3
+NODES = ("n1", "n2", "n3", "n4", "n5")
+LINK_DOWN = "link_down"
 ACCURACIES = ("before", "degraded", "healed")
 SPLIT = ("silence_ms", "detect_ms", "decide_ms", "tell_ms", "first_good_answer_ms")
 
@@ -54,20 +58,24 @@ def one(
 ) -> dict[str, Any]:
     """One demo, condensed."""
     raw_log = directory / f"{node}-{fault}-{index}.raw.jsonl"
-    ended = subprocess.run(  # our own program
-        [
-            *program("continuer"),
-            *("demo", "--json", "--seconds", "6", "--kill", node, "--fault", fault),
-            *("--seed", str(index), "--raw-log", str(raw_log), *options),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    record: dict[str, Any] = {"node": node, "fault": fault, "exit_code": ended.returncode}
-    if not ended.stdout.strip():
-        return {**record, "problem": ended.stderr[-500:]}
-    report = json.loads(ended.stdout)
+    if fault == LINK_DOWN:
+        code, report = link_down.run(raw_log, list(NODES), node, index)
+        record: dict[str, Any] = {"node": node, "fault": fault, "exit_code": code}
+    else:
+        ended = subprocess.run(  # our own program
+            [
+                *program("continuer"),
+                *("demo", "--json", "--seconds", "6", "--kill", node, "--fault", fault),
+                *("--seed", str(index), "--raw-log", str(raw_log), *options),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        record = {"node": node, "fault": fault, "exit_code": ended.returncode}
+        if not ended.stdout.strip():
+            return {**record, "problem": ended.stderr[-500:]}
+        report = json.loads(ended.stdout)
     failover = report["failovers"][0]
     return {
         **record,
@@ -132,8 +140,7 @@ def figures(records: list[dict[str, Any]]) -> dict[str, Any]:
         "n": len(records),
         "passed": sum(r["exit_code"] == 0 for r in records),
         "p50_ms": round(statistics.median(outages), 2),
-        # A run's own figure, the higher one: between a finite one and infinity lies nothing.
-        "p99_ms": round(float(np.percentile(outages, 99, method="higher")), 2),
+        "p99_ms": high(outages),
         "max_ms": round(max(outages), 2),
         **{key: total(records, key) for key in ("sent", "lost", "wrong", "duplicate", "error")},
         "split_p50": {
@@ -142,6 +149,28 @@ def figures(records: list[dict[str, Any]]) -> dict[str, Any]:
         "accuracy": {when: mean_accuracy(records, when) for when in ACCURACIES},
         "latency_p50_ms": median([r["latency_ms"]["p50"] for r in records if "latency_ms" in r]),
     }
+
+
+def plan_figures(directory: Path) -> dict[str, Any]:
+    """From the coordinator's judgement to the last acknowledgement, and the decision in it."""
+    measured = [r for r in read(directory / "runs.jsonl") if r.get("tell_ms") is not None]
+    if not measured:
+        return {"detect_to_last_ack_p99_ms": None, "decide_p99_ms": None, "n": 0}
+    acknowledged = [r["decide_ms"] + r["tell_ms"] for r in measured]
+    return {
+        "n": len(measured),
+        "detect_to_last_ack_p50_ms": median(acknowledged),
+        "detect_to_last_ack_p99_ms": high(acknowledged),
+        "decide_p99_ms": high([r["decide_ms"] for r in measured]),
+    }
+
+
+def high(values: Sequence[float]) -> float:
+    """The 99th percentile, a value that was measured: with fewer than a hundred, the largest.
+
+    Between a finite outage and an infinite one lies nothing.
+    """
+    return round(float(np.percentile(values, 99, method="higher")), 3)
 
 
 def total(records: Iterable[dict[str, Any]], key: str) -> int:

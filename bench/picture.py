@@ -39,7 +39,7 @@ def draw(log: RawLog) -> str:
 
     nodes = ", ".join(fault["nodes"])
     outage = outage_ms(log.requests, at_ns)
-    signal = {"kill": "SIGKILL", "stop": "SIGSTOP"}[fault["fault"]]
+    signal = {"kill": "SIGKILL", "stop": "SIGSTOP", "link_down": "its cable cut"}[fault["fault"]]
     parts = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '

@@ -23,10 +23,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zmq
 
 from bench.agent import cpu_s
+from bench.outage import high
 from continuer import bundle as bundles
 from continuer import sockets, wire
 from continuer.bundle import Bundle
@@ -241,11 +241,6 @@ def cpu_percent(pid: int, seconds: float) -> float:
     before = cpu_s(pid)
     time.sleep(seconds)
     return 100 * (cpu_s(pid) - before) / seconds
-
-
-def high(values: list[float]) -> float:
-    """The 99th percentile: with fewer than a hundred values, the largest."""
-    return round(float(np.percentile(values, 99, method="higher")), 2)
 
 
 def main() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from models import mobilenetv2, resnet32
+from models import allconv, mobilenetv2, resnet32
 from models.network import Network
 
-_DEFINITIONS = {"resnet32": resnet32.define, "mobilenetv2": mobilenetv2.define}
+_DEFINITIONS = {
+    "resnet32": resnet32.define,
+    "mobilenetv2": mobilenetv2.define,
+    "allconv": allconv.define,
+}
 NAMES = tuple(_DEFINITIONS)
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Processors that multiply bfloat16 themselves say so by one of these flags.
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 EPILOG = """\
+examples:
+  continuer model train resnet32 --data ./cifar10 --out ./run --epochs 28
+
 DIR holds train/<class>/*.jpg and test/<class>/*.jpg, or the files of CIFAR-10's binary
 format. A tenth of the training images validates, 2,000 of them after each epoch; the test
 images are used once, at the end.

@@ -40,6 +40,7 @@ def add_exits(verbs: Subparsers) -> None:
         "add-exits",
         help="give an imported bundle exits and skips, from labelled images",
         description=EXITS_TEXT,
+        epilog="examples:\n  continuer model add-exits ./mobilenet --data ./images --exits 5",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

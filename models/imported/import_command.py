@@ -44,6 +44,7 @@ def add_import(verbs: Subparsers) -> None:
         "import",
         help="cut a .tflite model into a bundle",
         description=IMPORT_TEXT,
+        epilog="examples:\n  continuer model import mobilenet.tflite --nodes 4 --out ./mobilenet",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

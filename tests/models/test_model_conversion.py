@@ -118,6 +118,7 @@ FUSED = {
         "block04": ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D"),
         "bypass04": ("CONV_2D",),
     },
+    "allconv": {"block01": ("CONV_2D",), "block09": ("CONV_2D",)},
 }
 
 
@@ -130,8 +131,8 @@ def test_conversion_is_frozen_and_fused(
     weights.assign(parts.values(), arrays)
     for name, operators in FUSED[network.name].items():
         assert Converted(convert(parts[name])).operators() == operators
-    assert "FULLY_CONNECTED" in Converted(convert(parts["exit09"])).operators()
-    (spec,) = Converted(convert(parts["stem"])).inputs("image")
+    assert "FULLY_CONNECTED" in Converted(convert(parts[network.exits[-1]])).operators()
+    (spec,) = Converted(convert(parts[network.blocks[0].part])).inputs("image")
     assert (spec.name, spec.shape, spec.dtype) == ("image", (1, 32, 32, 3), "float32")
 
 
@@ -141,7 +142,7 @@ def test_int8_keeps_float_tensors_and_nearly_the_output(
     from models.convert import Converted, convert
 
     weights.assign(parts.values(), arrays)
-    part, outputs = parts["block12"], []
+    part, outputs = parts[network.blocks[-4].part], []
     shape = tuple(part.inputs[0].shape)
     features = np.random.default_rng(4).random(shape).astype(np.float32)
     sizes = []

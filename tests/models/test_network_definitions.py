@@ -1,4 +1,4 @@
-"""The two networks, in numbers of shape and, where both are installed, in Torch and Keras."""
+"""The networks, in numbers of shape and, where both are installed, in Torch and Keras."""
 
 from __future__ import annotations
 
@@ -45,16 +45,27 @@ def test_mobilenetv2_is_seventeen_blocks_with_the_papers_exits() -> None:
     assert shapes["head"] == (4, 4, 320)
 
 
+def test_allconv_is_a_plain_chain_with_exits() -> None:
+    network = define("allconv")
+    shapes = input_shapes(network)
+    assert not network.skippable
+    assert network.exits == tuple(f"exit{n:02}" for n in (2, 4, 5, 7, 8))
+    assert shapes["head"] == (4, 4, 128)
+
+
+WIDENED = {
+    "resnet32": ("stem/conv/kernel", "block09/conv2/conv/kernel"),
+    "mobilenetv2": ("stem/conv/kernel", "block09/project/conv/kernel"),
+    "allconv": ("block01/conv/kernel", "block09/conv/kernel"),
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_width_multiplies_channels(name: str) -> None:
     normal, half = (initial_weights(define(name, width), 0) for width in (1.0, 0.5))
     assert list(normal) == list(half)
-    for kernel in ("stem/conv/kernel", "block09/" + last_convolution(name)):
+    for kernel in WIDENED[name]:
         assert half[kernel].shape[3] * 2 == normal[kernel].shape[3]
-
-
-def last_convolution(name: str) -> str:
-    return {"resnet32": "conv2/conv/kernel", "mobilenetv2": "project/conv/kernel"}[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,8 +77,13 @@ def test_initial_weights_depend_on_the_seed_alone(name: str) -> None:
     assert all((first[key] != other[key]).any() for key in kernels)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("skipped", [(), ("block06",), ("block07", "block08", "block09")])
+SKIPS: tuple[tuple[str, ...], ...] = ((), ("block06",), ("block07", "block08", "block09"))
+
+
+@pytest.mark.parametrize(
+    ("name", "skipped"),
+    [(name, run) for name in NAMES for run in SKIPS if set(run) <= set(define(name).skippable)],
+)
 def test_torch_and_keras_give_the_same_logits(name: str, skipped: Sequence[str]) -> None:
     """Full and every exit; and with a strided, widening or identical block left out."""
     keras = pytest.importorskip("keras", reason=NO_KERAS)
