@@ -91,6 +91,10 @@ class Network:
         """The host's IPv4 address."""
         return f"{SUBNET}.{self._number[host]}"
 
+    def namespace(self, host: str) -> str:
+        """The name of the host's namespace, below /run/netns."""
+        return self._namespace[host]
+
     def prefix(self, host: str) -> tuple[str, ...]:
         """What a command line begins with to be run there. The process id stays the same."""
         return ("ip", "netns", "exec", self._namespace[host])
