@@ -9,7 +9,9 @@ MODELS_READY := $(MODELS_VENV)/.ready
 # The release that the training tests were last seen to pass with.
 TORCH := torch==2.13.0
 
-.PHONY: setup demo test test-models test-root lint bench clean
+SEEDS ?= 1000
+
+.PHONY: setup demo sim mutants test test-models test-root deb lint docs fuzz bench clean
 
 setup: $(READY)
 
@@ -40,13 +42,38 @@ $(MODELS_READY): pyproject.toml
 test-root: $(READY)
 	$(BIN)/python -m pytest -m root tests/root
 
+# Debian packages, into dist/. Needs Debian's python3-venv and dpkg-deb; no root.
+deb:
+	systemd/build-deb agent dist
+	systemd/build-deb coordinator dist
+
+# Seed after seed of faults against the real cores in virtual time: make sim SEEDS=1000
+sim: $(READY)
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+# Defects planted on purpose, each of which the simulator has to find.
+mutants: $(READY)
+	$(BIN)/python -m pytest tests/sim/test_mutants.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documents that are printed from the code; tests say when they are not current.
+docs: $(READY)
+	$(BIN)/python -m continuer.reference docs
+
+# Guided by coverage, one target after the other, FUZZ_SECONDS each; tests run short ones without.
+FUZZ_SECONDS ?= 600
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	for target in header plan tensors manifest configuration key_files; do \
+	  $(BIN)/python -m tests.fuzz.run $$target $(FUZZ_SECONDS) || exit 1; \
+	done
+
 bench: $(READY)
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf $(VENV) $(MODELS_VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MODELS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

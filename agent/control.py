@@ -1,44 +1,46 @@
-"""The control thread: the link to the coordinator, heartbeats, and what arrives there.
+"""The control thread: the link to the coordinator, heartbeats, knocks, and what arrives there.
 
-It has a ZeroMQ context of its own, so that no tensor can stand before a heartbeat.
+It has a ZeroMQ context of its own, so that no tensor can stand before a heartbeat. What to say
+and to do is decided in ``agent/control_core.py``.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from agent.plan_holder import InForce, PlanHolder, Refused
+from agent import drill
+from agent.control_core import Command, ControlCore, Meet, Say
+from agent.knocking import Knocking
+from agent.plan_holder import InForce, PlanHolder
+from agent.repairs import Accused, Answer, Knock, Load, Slow, Unwritable
 from continuer import realtime, sockets, wire
 from continuer.errors import WireError
-from continuer.journal import Journal
+from continuer.journal import Event, Journal
 from continuer.mailbox import Mailbox
+from continuer.notify import Pulse
 from continuer.plan import Member
+from continuer.security import access
 from continuer.wire import (
-    Accuse,
-    Ack,
     Activate,
+    Drill,
     Foresee,
     Heartbeat,
     Join,
-    Leave,
+    Keyring,
     Members,
     Message,
     NewPlan,
     Prepare,
     Prepared,
     Refuse,
-    Stale,
 )
-
-REJOIN_NS = 1_000_000_000
-ACCUSE_EVERY_NS = 100_000_000
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -55,8 +57,15 @@ class Unreachable(msgspec.Struct, frozen=True):
     dropped: int
 
 
+class HandOver(msgspec.Struct, frozen=True):
+    """Ask the coordinator that others take the work over."""
+
+
 class Stop(msgspec.Struct, frozen=True):
     """End the thread after saying goodbye."""
+
+
+Report = Applied | Prepared | Unreachable | Unwritable | Slow | Accused | HandOver | Stop
 
 
 class Control(threading.Thread):
@@ -78,22 +87,15 @@ class Control(threading.Thread):
         real_time: bool,
     ) -> None:
         super().__init__(name="control", daemon=True)
-        self.mailbox: Mailbox[Applied | Prepared | Unreachable | Stop] = Mailbox()
-        self.joined = False
+        self.mailbox: Mailbox[Report] = Mailbox()
+        self._core = ControlCore(member, endpoint, make_join, make_heartbeat, holder)
+        self.pulse = Pulse("control")
         self._endpoint = endpoint
         self._interval_ns = int(heartbeat_ms * 1e6)
-        self._member = member
-        self._make_join = make_join
-        self._make_heartbeat = make_heartbeat
-        self._holder = holder
         self._journal = journal
         self._on_members = on_members
         self._on_in_force = on_in_force
         self._on_prepare = on_prepare
-        self._connected = False
-        self._join_ns = 0
-        self._sequence = 0
-        self._accused: dict[tuple[str, int], int] = {}
         self._foreign = 0
         self._real_time = real_time
         self._context: zmq.Context[Any] = zmq.Context()
@@ -103,57 +105,61 @@ class Control(threading.Thread):
         self._monitor = self._link.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
+        self._poller = zmq.Poller()
+        self._knocking = Knocking(self._poller)
+
+    @property
+    def joined(self) -> bool:
+        """The coordinator has taken this agent in, and the link to it stands."""
+        return self._core.joined
+
+    @property
+    def retire_refusal(self) -> str:
+        """Why nobody can take this agent's work over; empty unless that was asked for."""
+        return self._core.retire_refusal
+
+    @property
+    def repairs(self) -> int:
+        """How often this agent has acted on a contingency by itself."""
+        return self._core.repairs.count
 
     def run(self) -> None:
         """Serve until Stop is posted."""
+        self.pulse.adopt()
         if self._real_time:
             realtime.raise_thread()
         sockets.dial(self._link, self._endpoint)
-        poller = zmq.Poller()
         for source in (self._link, self._monitor, self.mailbox.fd):
-            poller.register(source, zmq.POLLIN)
+            self._poller.register(source, zmq.POLLIN)
         beat_ns = time.monotonic_ns()
         running = True
         while running:
+            self.pulse.beat()
             now = time.monotonic_ns()
             if now >= beat_ns:
-                self._beat(now)
+                self._perform(self._core.on_beat(now))
                 # A fixed beat; beats that were missed are not made up for.
                 beat_ns = max(beat_ns + self._interval_ns, now)
             wait_ms = max(0, -(-(beat_ns - time.monotonic_ns()) // 1_000_000))
-            ready = dict(poller.poll(wait_ms))
+            ready = dict(self._poller.poll(wait_ms))
             if self._monitor in ready:
                 self._watch()
             if self._link in ready:
                 self._receive()
             if self.mailbox.fd in ready:
                 running = self._deliver()
+            self._hear_knocks(ready)
+        self._knocking.close()
         self._link.disable_monitor()
         self._context.destroy(linger=100)  # the goodbye may still be on its way out
-
-    def _beat(self, now: int) -> None:
-        if not self._connected:
-            return
-        if not self.joined:
-            if now - self._join_ns >= REJOIN_NS:
-                self._join(now)
-            return
-        self._sequence += 1
-        self._send(self._make_heartbeat(self._sequence))
-
-    def _join(self, now: int) -> None:
-        self._join_ns = now
-        self._send(self._make_join())
 
     def _watch(self) -> None:
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._connected = True
-                self._join(time.monotonic_ns())
-            elif self._connected:
-                self._connected = self.joined = False
-                self._journal.emit("coordinator_lost", coordinator=self._endpoint)
+                self._perform(self._core.on_connected(time.monotonic_ns()))
+            else:
+                self._perform(self._core.on_disconnected())
 
     def _receive(self) -> None:
         while True:
@@ -165,7 +171,8 @@ class Control(threading.Thread):
                 if len(frames) != 1:
                     raise WireError(f"{len(frames)} frames; expected 1")
                 message = wire.decode(
-                    frames[0], Refuse, Members, Prepare, NewPlan, Foresee, Activate
+                    *(frames[0], Refuse, Keyring, Members, Prepare, NewPlan, Foresee, Activate),
+                    Drill,
                 )
             except WireError as error:
                 self._foreign += 1
@@ -173,76 +180,71 @@ class Control(threading.Thread):
                     "foreign_bytes", socket="control", problem=str(error), dropped=self._foreign
                 )
                 continue
-            self._obey(message)
+            if isinstance(message, Drill):
+                self._journal.emit("drill_begun", away_ms=message.away_ms)
+                drill.fall_down(message.away_ms / 1000)
+            if isinstance(message, Keyring):
+                self._learn(message)
+                continue
+            self._perform(self._core.on_message(message, time.monotonic_ns()))
 
-    def _obey(self, message: Message) -> None:
-        if isinstance(message, Activate):
-            self._apply(self._holder.on_activate(message), str(message.version))
-        elif isinstance(message, NewPlan):
-            self._on_members(message.plan.members)
-            self._apply(self._holder.on_plan(message.plan), str(message.plan.version))
-        elif isinstance(message, Foresee):
-            self._holder.on_foresee(message)
-        elif isinstance(message, Members):
-            if not self.joined:
-                self.joined = True
-                self._journal.emit("joined", coordinator=self._endpoint)
-            self._on_members(message.members)
-        elif isinstance(message, Prepare):
-            self._on_prepare(message)
-        elif isinstance(message, Refuse):
-            self._refused(message)
+    def _learn(self, message: Keyring) -> None:
+        own = access.installed()
+        if own is None:
+            return  # we use no keys: the coordinator may be on its way to use them
+        try:
+            own.learn(message.keys)
+            own.keep()
+        except OSError as error:  # known now, but not after a restart
+            self._journal.emit("state_unwritable", problem=str(error))
 
-    def _refused(self, message: Refuse) -> None:
-        if message.code == "unknown":  # the coordinator has restarted
-            if self.joined:
-                self.joined = False
-                self._join(time.monotonic_ns())
-            return
-        self.joined = False
-        self._journal.emit("join_refused", code=message.code, problem=message.message)
+    def _hear_knocks(self, ready: dict[Any, int]) -> None:
+        now = time.monotonic_ns()
+        for fd in {*(fd for fd in ready if fd in self._knocking), *self._knocking.expired(now)}:
+            self._answered(*self._knocking.finish(fd))
 
-    def _apply(self, outcome: InForce | Refused, version: str) -> None:
-        if isinstance(outcome, InForce):
-            self._on_in_force(outcome)  # the ingress reports Applied, then we acknowledge
-            return
-        held = self._holder.version
-        self._journal.emit("plan_refused", version=version, held=str(held), problem=outcome.problem)
-        if outcome.stale:
-            self._send(Stale(self._member.node, self._member.incarnation, held))
+    def _answered(self, knock: Knock, answer: Answer) -> None:
+        self._perform(self._core.on_knocked(knock, answer, time.monotonic_ns()))
 
     def _deliver(self) -> bool:
-        member = self._member
+        core = self._core
         for item in self.mailbox.take():
+            now = time.monotonic_ns()
             if isinstance(item, Applied):
-                step = item.in_force
-                self._send(Ack(member.node, member.incarnation, step.version, item.replayed))
-                self._journal.emit(
-                    "plan_accepted",
-                    version=str(step.version),
-                    technique=step.step.technique,
-                    failed=sorted(step.failed),
-                    replayed=item.replayed,
-                )
+                self._perform(core.on_applied(item.in_force, item.replayed))
             elif isinstance(item, Prepared):
-                self._send(item)
+                self._perform(core.on_prepared(item))
             elif isinstance(item, Unreachable):
-                self._accuse(item)
+                self._perform(core.on_unreachable(item.peer, item.dropped, now))
+            elif isinstance(item, Unwritable):
+                self._perform(core.on_unwritable(item.node, now))
+            elif isinstance(item, Slow):
+                self._perform(core.on_slow(item.nodes, item.waited_ms, now))
+            elif isinstance(item, Accused):
+                self._perform(core.on_accused(item.node, item.by, now))
+            elif isinstance(item, HandOver):
+                self._perform(core.retire())
             else:
-                self._send(Leave(member.node, member.incarnation))
+                self._perform(core.leave())
                 return False
         return True
 
-    def _accuse(self, item: Unreachable) -> None:
-        now = time.monotonic_ns()
-        if now - self._accused.get(item.peer, -ACCUSE_EVERY_NS) < ACCUSE_EVERY_NS:
-            return
-        self._accused[item.peer] = now
-        name, incarnation = item.peer
-        reason = f"{item.dropped} messages could not be sent"
-        own = self._member
-        self._send(Accuse(own.node, own.incarnation, name, incarnation, reason))
-        self._journal.emit("peer_unreachable", peer=name, dropped=item.dropped)
+    def _perform(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            if isinstance(command, Say):
+                self._send(command.message)
+            elif isinstance(command, Meet):
+                self._on_members(command.members)
+            elif isinstance(command, Load):
+                self._on_prepare(command.order)
+            elif isinstance(command, Knock):
+                answer = self._knocking.start(command, time.monotonic_ns())
+                if answer is not None:
+                    self._answered(command, answer)
+            elif isinstance(command, Event):
+                self._journal.write(command)
+            else:
+                self._on_in_force(command)  # the ingress reports Applied, then we acknowledge
 
     def _send(self, message: Message) -> None:
         try:

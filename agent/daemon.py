@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import queue
-import signal
 import sys
 import threading
 import time
@@ -14,56 +12,77 @@ from typing import Any
 
 import zmq
 
-from agent.control import Applied, Control, Stop, Unreachable
+from agent import accepted, metrics
+from agent.control import Applied, Control, HandOver, Stop, Unreachable
 from agent.engine import Engine
 from agent.executor import Executor
+from agent.fetch import Fetcher
 from agent.ingress import Ingress
 from agent.ingress_core import IngressCore, Limits
+from agent.leaving import Leaving, Situation
+from agent.loader import Loader
+from agent.memory import MIB, rss_bytes
 from agent.peers import PeerKey, Peers
 from agent.plan_holder import InForce, PlanHolder
+from agent.repairs import Accused, Slow, Unwritable
+from agent.seeking import seek
 from agent.stage import Stage
+from agent.store import Store
 from continuer import __version__, realtime, sockets, wire
 from continuer import bundle as bundles
+from continuer.bundle import Bundle
 from continuer.config import AgentConfig
 from continuer.journal import Journal
-from continuer.plan import Member
-from continuer.wire import Heartbeat, Join, Prepare, Prepared
+from continuer.plan import Member, Version
+from continuer.security import signing
+from continuer.service import Service, unwritable
+from continuer.shelf import Shelf
+from continuer.wire import Heartbeat, Join, Prepared
 
-MIB = 1 << 20
-PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 # Python hands the interpreter lock over every 5 ms by default: as long as fifty blocks run.
 SWITCH_INTERVAL_S = 1e-4
 RSS_EVERY = 100
 INPROC_DATA = "inproc://data"
 INPROC_ANSWERS = "inproc://answers"
-SPARE_PAUSE_S = 2e-3
+LEAVING_TURN_S = 0.05
 
 
 class Daemon:
     """Raises BundleError or ConfigError before it has opened a socket, or on a busy port."""
 
-    def __init__(self, config: AgentConfig, journal: Journal) -> None:
+    def __init__(
+        self, config: AgentConfig, journal: Journal, service: Service[AgentConfig]
+    ) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._config = config
+        self._service = service
         self._journal = journal
-        self._bundle = bundles.load(config.bundle)
-        self._bundle.verify_files()
+        self._host = sockets.resolve("advertise", config.advertise or config.listen)
+        self._fetching, self._bundle = self._find_bundle()
         memory = config.memory_mib * MIB if config.memory_mib else float("inf")
-        self._engine = Engine(self._bundle, memory)
+        self._engine = Engine(self._bundle, memory, config.slowdown)
         self._memory_bytes = int(memory) if config.memory_mib else 0
         self._context: zmq.Context[Any] = zmq.Context()
         clients, answers, data = self._bind()
         incarnation = time.time_ns()  # rises from life to life while the clock is sane
         own: PeerKey = (config.node, incarnation)
-        host = sockets.resolve("advertise", config.advertise or config.listen)
+        host = self._host
         self._member = Member(
             *own,
-            *(sockets.endpoint(host, self._ports[name]) for name in ("data", "answers", "ingress")),
+            *(sockets.announce(host, self._ports[name]) for name in ("data", "answers", "ingress")),
         )
-        self._holder = PlanHolder(self._bundle.hash)
+        self._holder = PlanHolder(self._bundle.hash, accepted.load(config.state_dir))
         self._real_time = config.realtime and realtime.permitted()
         self._rss_bytes = 0
-        self._prepare: queue.SimpleQueue[Prepare | None] = queue.SimpleQueue()
+        self._stored = self._holder.version
+        self._loader = Loader(
+            self._bundle, self._engine, self._fetching, config.coordinator, self._member,
+            journal, self._report, self._store,
+        )  # fmt: skip
+        self._shelf = Shelf(
+            config.listen, config.store_port, self._file_of, self._foreign,
+            config.transfer_mib_per_s,
+        )  # fmt: skip
         stage_links, stage_executor = self._make_executor(own)
         self._stage = Stage(data, stage_executor, stage_links, self._unreachable)
         ingress_links, ingress_executor = self._make_executor(own)
@@ -75,15 +94,46 @@ class Daemon:
         self._ingress = Ingress(
             clients, answers, own, self._core, ingress_executor, ingress_links,
             self._journal.write, self._applied, self._unreachable, self._foreign,
+            self._report,
         )  # fmt: skip
         self._control = Control(
             config.coordinator, config.heartbeat_ms, self._member,
             self._make_join, self._make_heartbeat, self._holder, journal,
-            self._members, self._ingress.mailbox.post, self._prepare.put,
+            self._members, self._ingress.mailbox.post, self._loader.post,
             real_time=self._real_time,
         )  # fmt: skip
-        self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
-        self._stopped = threading.Event()
+        self._in_force: InForce | None = None
+        self._woken = threading.Event()
+        self._pulses = (self._stage.pulse, self._ingress.pulse, self._control.pulse)
+        self._metrics = metrics.serve(config.metrics, journal, self._sight, self._pulses)
+        if self._metrics is not None:
+            self._ports["metrics"] = self._metrics.port
+
+    def _find_bundle(self) -> tuple[tuple[Store, Fetcher] | None, Bundle]:
+        """The bundle that was copied here; else the coordinator's, in a store of our own.
+
+        Raises SystemExit where the agent is told to stop while it waits for the coordinator.
+        """
+        config = self._config
+        trusted = signing.trusted_by(config)
+        if config.bundle is not None:
+            bundle = bundles.load(config.bundle)
+            signing.check(bundle, signing.signature_of(bundle.directory), trusted)
+            bundle.verify_files()
+            return None, bundle
+        assert config.state_dir is not None  # the configuration is checked
+        store = Store(Path(config.state_dir) / "store")
+        fetcher = Fetcher(store, config.transfer_mib_per_s)
+        self._service.arrange(lambda: None)
+        found = seek(config, store, fetcher, self._journal, lambda: self._service.stops > 0)
+        if found is None:
+            raise SystemExit(0)
+        return (store, fetcher), found
+
+    def _file_of(self, digest: bytes) -> Path | None:
+        """What other agents may fetch from here."""
+        path = self._bundle.files.get(digest)
+        return path if path is not None and path.is_file() else None
 
     def _make_executor(self, own: PeerKey) -> tuple[tuple[Peers, Peers], Executor]:
         """An executor with links of its own; sockets are not for two threads."""
@@ -114,9 +164,8 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stopped.set())
-        threads = (self._stage, self._ingress, self._loader, self._control)
+        self._service.arrange(self._woken.set)
+        threads = (self._stage, self._ingress, self._loader, self._control, self._shelf)
         gc.freeze()  # what exists now stays; collections need not look at it again
         for thread in threads:
             thread.start()
@@ -128,24 +177,84 @@ class Daemon:
             version=__version__,
             realtime=self._real_time,
         )
-        reason = "signal"
-        while not self._stopped.wait(0.5):
-            dead = [thread.name for thread in threads if not thread.is_alive()]
-            if dead:
-                # A thread that is gone is a defect. Half an agent must not look alive: end,
-                # so that the coordinator reroutes and the service manager starts us afresh.
-                reason = f"thread {dead[0]} ended"
-                break
+        self._service.ready(self._status(), self._pulses)
+        while not self._service.stops and all(thread.is_alive() for thread in threads):
+            self._turn()
+        dead = [thread.name for thread in threads if not thread.is_alive()]
+        # A thread that is gone is a defect. Half an agent must not look alive: end,
+        # so that the coordinator reroutes and the service manager starts us afresh.
+        reason = f"thread {dead[0]} ended" if dead else "signal"
+        if not dead:
+            self._hand_over()
         self._control.mailbox.post(Stop())
         self._control.join(1)
         self._ingress.mailbox.post(None)
         self._stage.mailbox.post(None)
-        self._prepare.put(None)
+        self._loader.post(None)
+        self._shelf.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
         for thread in threads:
             thread.join(1)
         self._journal.emit("daemon_stopped", role="agent", reason=reason)
         if reason != "signal":
             os._exit(1)
+
+    def _turn(self, wait_s: float = 0.5) -> None:
+        """Once in a while, and when a signal has come."""
+        self._woken.wait(wait_s)
+        self._woken.clear()
+        self._service.reloaded()
+        self._service.turn(time.monotonic_ns(), self._status())
+
+    def _status(self) -> str:
+        joined = "joined" if self._control.joined else "waiting for"
+        return f"{joined} {self._config.coordinator}, plan {self._holder.version}"
+
+    def _hand_over(self) -> None:
+        """Have others do this agent's work before it stops; a second signal ends the wait."""
+        self._service.stopping("handing its work over")
+        begun_ns = time.monotonic_ns()
+        self._control.mailbox.post(HandOver())
+        leaving = Leaving(self._config.node, int(self._config.drain_timeout_s * 1e9), begun_ns)
+        outcome = None
+        while outcome is None and self._service.stops == 1:
+            self._turn(LEAVING_TURN_S)
+            outcome = leaving.outcome(self._situation(), time.monotonic_ns())
+        drain_ms = round((time.monotonic_ns() - begun_ns) / 1e6, 1)
+        outcome = outcome or "told to stop again"
+        self._journal.emit("handed_over", outcome=outcome, drain_ms=drain_ms)
+
+    def _situation(self) -> Situation:
+        received = sum(executor.progress.received for executor in self._executors)
+        return Situation(
+            joined=self._control.joined,
+            refusal=self._control.retire_refusal,
+            in_force=self._in_force,
+            inflight=self._core.inflight,
+            arrived=received + self._core.counters.accepted,
+        )
+
+    def _sight(self) -> metrics.Sight:
+        """For metrics; read in a thread of theirs."""
+        held, counters = self._in_force, self._core.counters
+        progress = [executor.progress for executor in self._executors]
+        return metrics.Sight(
+            joined=self._control.joined,
+            technique=held.step.technique if held is not None else None,
+            version=self._holder.version,
+            failed_nodes=len(held.failed) if held is not None else 0,
+            accepted=counters.accepted,
+            answered=counters.answered,
+            failed=counters.failed,
+            refused=counters.refused,
+            resent=counters.resent,
+            inflight=self._core.inflight,
+            stages=sum(one.done for one in progress),
+            foreign=sum(one.foreign for one in progress),
+            parts=len(self._engine.timings()),
+            rss_bytes=rss_bytes(),
+        )
 
     # --- what the threads say to each other -------------------------------------------
 
@@ -154,7 +263,14 @@ class Daemon:
         self._ingress.mailbox.post(members)
 
     def _applied(self, in_force: InForce, replayed: int) -> None:
+        self._in_force = in_force
         self._control.mailbox.post(Applied(in_force, replayed))
+        if in_force.version > self._stored:
+            self._stored = in_force.version
+            self._loader.post(in_force.version)
+
+    def _report(self, report: Unwritable | Slow | Accused | Prepared) -> None:
+        self._control.mailbox.post(report)
 
     def _unreachable(self, peer: PeerKey, dropped: int) -> None:
         self._control.mailbox.post(Unreachable(peer, dropped))
@@ -163,30 +279,15 @@ class Daemon:
         if dropped & (dropped - 1) == 0:  # said at 1, 2, 4, 8, ...: strangers fill no disk
             self._journal.emit("foreign_bytes", socket=socket, problem=problem, dropped=dropped)
 
-    def _load(self) -> None:
-        """The loader thread: brings parts into memory while everything else goes on."""
-        while True:
-            order = self._prepare.get()
-            if order is None:
-                return
-            started = time.monotonic_ns()
-            count = len(self._bundle.part_names)
-            known = [part for part in order.parts if 0 <= part < count]
-            pause_s = 0.0 if order.urgent else SPARE_PAUSE_S
-            problem = "; ".join(self._engine.prepare(known, pause_s))
-            timings = self._engine.timings()
-            member = self._member
-            self._control.mailbox.post(
-                Prepared(member.node, member.incarnation, order.ticket, timings, problem[:500])
-            )
-            if problem:
-                self._journal.emit("parts_failed", parts=len(known), problem=problem)
-            load_ms = (time.monotonic_ns() - started) / 1e6
+    def _store(self, version: Version) -> None:
+        """Keep the version for the next life; on the loader's time, since a disk may be slow."""
+        if self._config.state_dir is None:
+            return
+        try:
+            accepted.save(self._config.state_dir, version)
+        except OSError as error:
             self._journal.emit(
-                "parts_loaded",
-                parts=len(timings),
-                load_ms=round(load_ms, 2),
-                rss_mib=round(rss_bytes() / MIB, 1),
+                "state_unwritable", problem=unwritable(self._config.state_dir, error)
             )
 
     def _make_join(self) -> Join:
@@ -200,6 +301,8 @@ class Daemon:
             self._memory_bytes,
             config.standby,
             self._engine.timings(),
+            self._loader.stored(),
+            sockets.announce(self._host, self._shelf.port),
         )
 
     def _make_heartbeat(self, sequence: int) -> Heartbeat:
@@ -214,10 +317,7 @@ class Daemon:
             sum(executor.progress.done for executor in self._executors),
             self._core.inflight,
             self._rss_bytes,
+            int(sum(executor.progress.worked_us for executor in self._executors)),
+            int(sum(executor.progress.predicted_us for executor in self._executors)),
+            repairs=self._control.repairs,
         )
-
-
-def rss_bytes() -> int:
-    """Resident memory of this process."""
-    statm = Path("/proc/self/statm").read_text(encoding="ascii")
-    return int(statm.split()[1]) * PAGE_BYTES

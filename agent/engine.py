@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from continuer.bundle import Bundle
@@ -18,18 +18,23 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
+# How much too late a sleeping thread may wake.
+SLACK_NS = 200_000
+
 
 class Engine:
     """Loads parts (any thread) and runs them (whoever holds ``lock``).
 
     A part that is needed but absent is loaded on the spot: slower, but never an error. A
     part beyond the memory budget is refused when prepared, and then loaded only if needed.
+    ``slowdown``: how many times as long everything takes as it would by itself.
     """
 
-    def __init__(self, bundle: Bundle, memory_bytes: float) -> None:
+    def __init__(self, bundle: Bundle, memory_bytes: float, slowdown: float = 1.0) -> None:
         warm_up()
         self._bundle = bundle
         self._memory_bytes = memory_bytes
+        self._slowdown = slowdown
         self._loaded: dict[int, LoadedPart] = {}
         self._loading = threading.Lock()
         self.lock = threading.Lock()
@@ -38,29 +43,52 @@ class Engine:
         """How long the parts take here; infinite while one is not in memory."""
         # Looked up once each: the loader may evict a part between two look-ups.
         loaded = [self._loaded.get(part) for part in parts]
-        return sum(math.inf if part is None else part.latency_us for part in loaded)
+        alone = sum(math.inf if part is None else part.latency_us for part in loaded)
+        return alone * self._slowdown
 
     def run(self, parts: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
         """Run parts one after the other. Raises BundleError where one cannot be loaded."""
+        started = time.perf_counter_ns()
         flow = list(tensors)
         for part in parts:
             loaded = self._loaded.get(part)
             if loaded is None:
                 loaded = self._load(part)
             flow = loaded.run(flow)
+        if self._slowdown > 1:
+            self._drag(started)
         return flow
 
-    def prepare(self, parts: Sequence[int], pause_s: float = 0.0) -> list[str]:
+    def _drag(self, started_ns: int) -> None:
+        """Be as slow as a slower box: a delay in proportion to the time since ``started_ns``."""
+        spent_ns = time.perf_counter_ns() - started_ns
+        until_ns = started_ns + int(spent_ns * self._slowdown)
+        while (left_ns := until_ns - time.perf_counter_ns()) > 0:
+            # Sleeping ends late by the system's timer slack, so the last of it is spent awake.
+            time.sleep(max(0, left_ns - SLACK_NS) / 1e9)
+
+    def has(self, part: int) -> bool:
+        """The part is in memory."""
+        return part in self._loaded
+
+    def prepare(
+        self,
+        parts: Sequence[int],
+        pause_s: float = 0.0,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> list[str]:
         """Have these parts in memory; others leave where the budget demands it.
 
         Loading holds the GIL for a good part of a millisecond: a pause after each part lets
-        the work through where there is no hurry. Returns problems, one per part that could
-        not be loaded.
+        the work through where there is no hurry. ``interrupted`` is looked at before each: once
+        true, the rest is left. Returns problems, one per part that could not be loaded.
         """
         problems = []
         for part in parts:
             if part in self._loaded:
                 continue
+            if interrupted():
+                break
             try:
                 self._make_room(part, frozenset(parts))
                 self._load(part)
@@ -72,7 +100,7 @@ class Engine:
     def timings(self) -> tuple[PartTiming, ...]:
         """What is loaded, and what each part costs on this box."""
         return tuple(
-            PartTiming(part, loaded.latency_us, loaded.load_us)
+            PartTiming(part, loaded.latency_us * self._slowdown, loaded.load_us)
             for part, loaded in sorted(self._loaded.items())
         )
 

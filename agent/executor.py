@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 
 from agent.engine import Engine
 from agent.peers import PeerKey, Peers
+from agent.repairs import UNREACHABLE
 from continuer import wire
 from continuer.bundle import Bundle, tensor_problem
 from continuer.errors import BundleError, WireError
@@ -20,12 +22,17 @@ INLINE_US = 2000.0
 
 
 class Progress(msgspec.Struct):
-    """What one executor has done; read by the heartbeat."""
+    """What one executor has done; read by the heartbeat.
+
+    ``worked_us`` and ``predicted_us``: see ``Heartbeat``.
+    """
 
     received: int = 0
     done: int = 0
     foreign: int = 0
     expired: int = 0
+    worked_us: float = 0.0
+    predicted_us: float = 0.0
 
 
 class Executor:
@@ -90,7 +97,7 @@ class Executor:
 
     def flush(self) -> dict[PeerKey, int]:
         """Try again what could not be sent; returns what was dropped, per peer."""
-        return {**self._peers.flush(), **self._ingresses.flush()}
+        return {**self._peers.flush(self._unreachable), **self._ingresses.flush()}
 
     @property
     def waiting(self) -> bool:
@@ -117,13 +124,19 @@ class Executor:
         return None
 
     def _execute(self, work: Work, tensors: list[wire.Array], started: int) -> None:
+        parts = work.route[work.cursor].parts
+        predicted_us = self._engine.latency_us(parts)
+        begun = time.perf_counter_ns()
         try:
-            tensors = self._engine.run(work.route[work.cursor].parts, tensors)
+            tensors = self._engine.run(parts, tensors)
         except (BundleError, ValueError, RuntimeError) as error:
             # ValueError and RuntimeError are what the runtime raises for tensors or models
             # it cannot work with; whatever it is, the thread lives on.
             self._complain(work, "failed", f"{type(error).__name__}: {error}")
             return
+        if predicted_us < math.inf:  # else parts had to be loaded first: that was not their work
+            self.progress.worked_us += (time.perf_counter_ns() - begun) / 1e3
+            self.progress.predicted_us += predicted_us
         self._forward(work, tensors, (time.perf_counter_ns() - started) // 1000)
         self.progress.done += 1
 
@@ -159,6 +172,10 @@ class Executor:
         )
         origin = (work.origin, work.origin_incarnation)
         self._ingresses.send(origin, [wire.encode(result), *frames])
+
+    def _unreachable(self, peer: PeerKey, frames: Sequence[Any]) -> None:
+        """Work could not be passed on: whoever accepted the request may know another way."""
+        self._complain(wire.decode(frames[0], Work), UNREACHABLE, peer[0])
 
     def _complain(self, work: Work, code: str, message: str) -> None:
         problem = Problem(

@@ -12,13 +12,15 @@ from typing import Any
 import msgspec
 
 from agent.plan_holder import InForce
+from agent.repairs import SLOW_MS, UNREACHABLE, Accused, Slow
 from continuer.bundle import Bundle, tensor_problem
 from continuer.errors import BundleError, WireError
-from continuer.journal import Event
-from continuer.plan import Member, Step, Version
+from continuer.events import Event
+from continuer.plan import ClassStep, Member, Step, Version, link_ends, link_name
 from continuer.wire import (
     BUNDLE_ID_BYTES,
     Accepted,
+    ClassDoors,
     Hello,
     Message,
     Notice,
@@ -70,7 +72,7 @@ class ToClient(msgspec.Struct, frozen=True):
     frames: Sequence[Any] = ()
 
 
-Command = Forward | ToClient | Event
+Command = Forward | ToClient | Event | Slow | Accused
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -97,6 +99,7 @@ class Pending(msgspec.Struct):
     acknowledged: bool = False
     accepted_ns: int = 0
     sent_ns: int = 0
+    redundancy: int = 1
 
 
 class Counters(msgspec.Struct):
@@ -133,6 +136,7 @@ class IngressCore:
         self._step: Step | None = None
         self._failed: frozenset[str] = frozenset()
         self._draining: frozenset[str] = frozenset()
+        self._classes: dict[str, ClassStep] = {}
         self._members: tuple[Member, ...] = ()
         self._pending: dict[tuple[bytes, int], Pending] = {}
         self._clients: dict[bytes, None] = {}  # links in the order they were heard from
@@ -167,8 +171,9 @@ class IngressCore:
             self._version,
             self._ingresses(),
             self._preferred(),
-            tuple(sorted(self._failed)),
+            self._unavailable(),
             tuple(sorted(self._draining)),
+            self._doors(),
         )
         return [ToClient(link, welcome)]
 
@@ -199,10 +204,11 @@ class IngressCore:
             sum(len(frame) for frame in frames),
             now + submit.budget_us * 1000,
             accepted_ns=now,
+            redundancy=2 if self._second(submit) is not None else 1,
         )
         self._pending[key] = pending
         self._bytes += pending.nbytes
-        self.counters.accepted += 1
+        self.counters.accepted += submit.copy == 1  # the other copy is the same request
         return [self._send(pending, now)]
 
     def _refusal(self, submit: Submit, frames: Sequence[Any]) -> tuple[str, str] | None:
@@ -219,6 +225,12 @@ class IngressCore:
         problem = self._bad_input(submit, frames)
         if problem is not None:
             return "bad_input", problem
+        if submit.request_class and submit.request_class not in self._classes:
+            known = ", ".join(self._classes) or "none"
+            return "unknown_class", (
+                f"request_class = {submit.request_class!r}: the classes of this "
+                f"deployment are: {known}; leave it out, or add it to [objectives.class]"
+            )
         nbytes = sum(len(frame) for frame in frames)
         if len(self._pending) >= self._limits.max_inflight:
             return "busy", f"{len(self._pending)} requests are in flight here; slow down"
@@ -229,6 +241,8 @@ class IngressCore:
     def _bad_input(self, submit: Submit, frames: Sequence[Any]) -> str | None:
         if not 0 < submit.budget_us <= MAX_BUDGET_US:
             return f"budget_us = {submit.budget_us}: give 1 to {MAX_BUDGET_US}"
+        if submit.copy not in (1, 2):
+            return f"copy = {submit.copy}: give 1, or 2 for the second copy of a masked request"
         labels = {"client": submit.client, "request_class": submit.request_class.encode()}
         for key, label in labels.items():
             if len(label) > MAX_LABEL_BYTES:
@@ -267,6 +281,8 @@ class IngressCore:
             step.accuracy,
             result.attempt,
             result.tensors,
+            pending.submit.request_class,
+            pending.redundancy,
         )
         self._finish(pending)
         self.counters.answered += 1
@@ -294,6 +310,9 @@ class IngressCore:
         pending = self._pending.get((problem.client, problem.seq))
         if pending is None or problem.origin_incarnation != self._incarnation:
             return []
+        if problem.code == UNREACHABLE:
+            # Sending it again makes no sense before somebody has found a way around.
+            return [Accused(problem.message, problem.node)]
         if problem.attempt != len(pending.sends):
             return []  # an older attempt; the present one may still succeed
         if pending.attempts >= MAX_ATTEMPTS:
@@ -324,17 +343,23 @@ class IngressCore:
         """A step is in force: new requests go by it, and so do those held up by a failure."""
         self._version, self._deployment = order.version, order.deployment
         self._step, self._failed, self._draining = order.step, order.failed, order.draining
+        self._classes = {routes.name: routes for routes in order.classes}
         commands: list[Command] = []
         for pending in list(self._pending.values()):
             _, taken = pending.sends[-1]
-            if pending.held_until_ns is None and taken.nodes & order.failed:
+            if pending.held_until_ns is None and (
+                taken.nodes & order.failed or self._outlived(taken)
+            ):
                 commands += self._after_death(pending, now)
+            elif pending.held_until_ns is None and self._cut_off(taken):
+                commands += self._after_cut(pending, now)
         notice = Notice(
             order.version,
             self._preferred(),
-            tuple(sorted(order.failed)),
+            self._unavailable(),
             self._ingresses(),
             tuple(sorted(order.draining)),
+            self._doors(),
         )
         return [*commands, *(ToClient(link, notice) for link in self._clients)]
 
@@ -351,6 +376,21 @@ class IngressCore:
             return self._reject(pending, "quarantined", problem)
         return self._resend(pending, now)
 
+    def _outlived(self, step: Step) -> bool:
+        """A node of the route is back in another life, without its death having been noticed."""
+        lives = {member.node: member.incarnation for member in self._members}
+        return any(lives.get(hop.node, hop.incarnation) != hop.incarnation for hop in step.route)
+
+    def _after_cut(self, pending: Pending, now: int) -> list[Command]:
+        """A link of its route failed, and no node: try elsewhere, if there is an elsewhere."""
+        return [] if self._cut_off(self._route_of(pending.submit)) else self._resend(pending, now)
+
+    def _cut_off(self, step: Step) -> bool:
+        """A failed link is part of the route, or of the way from here to it or back."""
+        ends = (step.route[0].node, step.route[-1].node)
+        own = {link_name(self._node, ends[0]), link_name(ends[1], self._node)}
+        return step.uses(self._failed) or not own.isdisjoint(self._failed)
+
     def _resend(self, pending: Pending, now: int, *, counts: bool = True) -> list[Command]:
         if pending.attempts >= MAX_ATTEMPTS + (not counts) or len(pending.sends) >= MAX_SENDS:
             return self._reject(pending, "failed", f"no answer after {pending.attempts} attempts")
@@ -358,8 +398,7 @@ class IngressCore:
         return [self._send(pending, now, counts=counts)]
 
     def _send(self, pending: Pending, now: int, *, counts: bool = True) -> Forward:
-        assert self._step is not None
-        step = self._step
+        step = self._route_of(pending.submit)
         pending.sends.append((self._version, step))
         pending.attempts += counts
         pending.sent_ns = now
@@ -386,6 +425,8 @@ class IngressCore:
     def on_tick(self, now: int) -> list[Command]:
         """Time has passed: requests out of budget end, long unanswered ones are sent anew."""
         commands: list[Command] = []
+        slow: set[str] = set()
+        waited_ns = 0
         for pending in list(self._pending.values()):
             if now >= pending.deadline_ns:
                 problem = f"no answer within {pending.submit.budget_us / 1000:g} ms"
@@ -404,10 +445,57 @@ class IngressCore:
                 and pending.attempts < MAX_ATTEMPTS - 1  # the last one is kept for a new plan
             ):
                 commands += self._resend(pending, now)
-        return commands
+            elif now - pending.sent_ns >= SLOW_MS * MS:
+                slow |= pending.sends[-1][1].nodes
+                waited_ns = max(waited_ns, now - pending.sent_ns)
+        return [*commands, Slow(frozenset(slow), waited_ns / MS)] if slow else commands
 
     def _ingresses(self) -> tuple[tuple[str, str], ...]:
         return tuple((member.node, member.ingress) for member in self._members)
+
+    def _unavailable(self) -> tuple[str, ...]:
+        """Nodes not to enter by: failed ones, and those that failed links cut off from a route."""
+        broken = {ends for name in self._failed if (ends := link_ends(name)) is not None}
+        routes = [step.route for step in self._steps()]
+        cut = {source for source, to in broken if any(r[0].node == to for r in routes)}
+        cut |= {target for at, target in broken if any(r[-1].node == at for r in routes)}
+        nodes = {name for name in self._failed if link_ends(name) is None}
+        return tuple(sorted(nodes | cut))
+
+    def _steps(self) -> list[Step]:
+        """All steps in force: the deployment's, and those of request classes."""
+        own = [s for c in self._classes.values() for s in (c.step, c.second) if s is not None]
+        return own if self._step is None else [self._step, *own]
+
+    def _route_of(self, submit: Submit) -> Step:
+        """The step by which a request goes, or this copy of it."""
+        assert self._step is not None
+        own = self._classes.get(submit.request_class)
+        second = self._second(submit)
+        if submit.copy > 1 and second is not None:
+            return second
+        return own.step if own is not None and own.step is not None else self._step
+
+    def _second(self, submit: Submit) -> Step | None:
+        """The other route of a masked class, where it has one now."""
+        own = self._classes.get(submit.request_class)
+        return own.second if own is not None else None
+
+    def _doors(self) -> tuple[ClassDoors, ...]:
+        """For each class, where its requests are best entered."""
+        if self._step is None:
+            return ()
+        found = []
+        for name, own in self._classes.items():
+            steps = [own.step or self._step, *([own.second] if own.second else [])]
+            found.append(ClassDoors(name, tuple(step.route[0].node for step in steps)))
+        return tuple(found)
+
+    @property
+    def route_peers(self) -> set[tuple[str, int]]:
+        """Other agents, by name and life, on the routes in force."""
+        hops = (hop for step in self._steps() for hop in step.route)
+        return {(hop.node, hop.incarnation) for hop in hops if hop.node != self._node}
 
     def _preferred(self) -> str | None:
         return self._step.route[0].node if self._step else None

@@ -70,7 +70,14 @@ class Peers:
         queue = self._waiting.setdefault(key, deque(maxlen=MAX_WAITING))
         queue.append((time.monotonic_ns() + KEEP_NS, frames))
 
-    def flush(self) -> dict[PeerKey, int]:
+    def unwritable(self, keys: Iterable[PeerKey]) -> list[PeerKey]:
+        """Those of the peers to which nothing can be sent now: no connection, or a full queue."""
+        known = [key for key in keys if key in self._sockets]
+        return [key for key in known if not self._sockets[key][1].poll(0, zmq.POLLOUT)]
+
+    def flush(
+        self, on_dropped: Callable[[PeerKey, Sequence[Any]], None] | None = None
+    ) -> dict[PeerKey, int]:
         """Try again what waits. Returns how much was dropped, per peer."""
         dropped: dict[PeerKey, int] = {}
         now = time.monotonic_ns()
@@ -78,8 +85,10 @@ class Peers:
             while queue and self._try(key, queue[0][1]):
                 queue.popleft()
             while queue and queue[0][0] <= now:
-                queue.popleft()
+                _, frames = queue.popleft()
                 dropped[key] = dropped.get(key, 0) + 1
+                if on_dropped is not None:
+                    on_dropped(key, frames)
             if not queue:
                 del self._waiting[key]
         return dropped

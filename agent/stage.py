@@ -11,7 +11,9 @@ from agent.executor import Executor
 from agent.peers import PeerKey, Peers
 from continuer import sockets
 from continuer.mailbox import Mailbox
+from continuer.notify import Pulse
 from continuer.plan import Member
+from continuer.security import access
 
 POLL_MS = 200
 
@@ -28,17 +30,21 @@ class Stage(threading.Thread):
     ) -> None:
         super().__init__(name="stage", daemon=True)
         self.mailbox: Mailbox[tuple[Member, ...] | None] = Mailbox()
+        self.pulse = Pulse("stage")
         self._data = data
+        self._gate = access.gate("data")
         self._executor = executor
         self._links = links
         self._on_unreachable = on_unreachable
 
     def run(self) -> None:
         """Serve until None is posted to the mailbox."""
+        self.pulse.adopt()
         poller = zmq.Poller()
         poller.register(self._data, zmq.POLLIN)
         poller.register(self.mailbox.fd, zmq.POLLIN)
         while True:
+            self.pulse.beat()
             waiting = self._executor.waiting
             ready = dict(poller.poll(1 if waiting else POLL_MS))
             if self.mailbox.fd in ready and not self._obey():
@@ -62,7 +68,7 @@ class Stage(threading.Thread):
 
     def _receive(self) -> None:
         try:
-            frames = self._data.recv_multipart(zmq.NOBLOCK)
+            frames, _ = self._gate.receive(self._data)
         except zmq.Again:
             return
         self._executor.receive(frames)

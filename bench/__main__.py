@@ -1,7 +1,8 @@
 """``make bench``: the figures of this machine, in ``bench/results.json``.
 
 ``python -m bench outage --runs 20`` continues a campaign of demos; ``chain``, ``agent`` and
-``techniques`` measure one thing; without arguments everything, in few runs.
+``techniques`` measure one thing; without arguments everything, in few runs. ``masked`` continues
+crashes under a class with two routes; ``decide`` times decisions on 14 nodes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bench import agent, chain, outage
+from bench import agent, chain, decide, masked, outage
+from continuer import bundle as bundles
 from continuer.catalog import find_bundle
 from tests.root.network import lacking
 
@@ -23,7 +25,7 @@ TECHNIQUES = ("repartition", "early_exit", "skip")
 def main() -> None:
     """Measure what was asked for and merge it into the results."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="*", help="chain, agent, outage, techniques")
+    parser.add_argument("what", nargs="*", help="chain, agent, outage, techniques, masked, decide")
     parser.add_argument("--model", default="resnet32-cifar10")
     parser.add_argument("--runs", type=int, default=1, help="demos per position and fault")
     parser.add_argument("--pairs", type=int, default=3, help="pairs of cluster and bare chain")
@@ -48,6 +50,12 @@ def main() -> None:
         outage.campaign(directory, positions=outage.NODES, faults=faults, runs=options.runs)
         found["outage"] = outage.summary(directory)
         found["plan"] = outage.plan_figures(directory)
+    if "masked" in wanted:
+        directory = options.campaigns / "masked"
+        masked.campaign(bundle, directory, nodes=outage.NODES, runs=options.runs)
+        found["masked"] = masked.summary(directory)
+    if "decide" in wanted:
+        found["decide"] = decide.measure(bundles.load(bundle), count=1000)
     if "techniques" in wanted:
         found["techniques"] = {}
         for technique in TECHNIQUES:

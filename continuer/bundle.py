@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 import numpy as np
@@ -25,6 +27,8 @@ MANIFEST = "manifest.json"
 SCHEMA = 1
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_PART_BYTES = 1 << 30
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 PartKind = Literal["block", "exit", "bypass"]
 DTYPES = {
@@ -189,11 +193,15 @@ class Bundle:
     """A loaded manifest and its directory.
 
     ``hash`` identifies the bundle on the wire: SHA-256 of the manifest's bytes, which
-    contain the SHA-256 of every file.
+    contain the SHA-256 of every file. With ``by_hash`` files are named by their SHA-256, as in
+    an agent's store; they need not be there yet.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest, digest: bytes) -> None:
+    def __init__(
+        self, directory: Path, manifest: Manifest, digest: bytes, *, by_hash: bool = False
+    ) -> None:
         self.directory = directory
+        self.by_hash = by_hash
         self.manifest = manifest
         self.hash = digest
         self.parts = {part.name: part for part in manifest.parts}
@@ -205,6 +213,11 @@ class Bundle:
     def name(self) -> str:
         """Name of the model."""
         return self.manifest.name
+
+    @cached_property
+    def built_latency_us(self) -> tuple[float, ...]:
+        """Latency of every part on the machine that built the bundle, by part number."""
+        return tuple(part.latency_us for part in self.manifest.parts)
 
     @cached_property
     def _accuracies(self) -> dict[tuple[str | None, frozenset[str]], float]:
@@ -235,20 +248,49 @@ class Bundle:
 
     def file_of(self, part: str) -> Path:
         """Path of the part's ``.tflite`` file."""
-        return self.directory / self.parts[part].file
+        spec = self.parts[part]
+        return self.directory / (spec.sha256 if self.by_hash else spec.file)
+
+    @cached_property
+    def files(self) -> dict[bytes, Path]:
+        """Every file of the bundle by its SHA-256, the manifest too."""
+        manifest = self.directory / (self.hash.hex() if self.by_hash else MANIFEST)
+        found = {
+            bytes.fromhex(part.sha256): self.file_of(part.name) for part in self.parts.values()
+        }
+        return {**found, self.hash: manifest}
 
     def verify_file(self, part: str) -> None:
         """Raise BundleError unless the part's file is there and unaltered."""
-        spec = self.parts[part]
+        self.open_verified(part).close()
+
+    def open_verified(self, part: str) -> BinaryIO:
+        """The part's file, opened and found unaltered; raises BundleError.
+
+        Whoever loads it has to load what is open here: another may lie there by then.
+        """
         path = self.file_of(part)
         try:
-            size = path.stat().st_size
+            file = path.open("rb")
+        except OSError as error:
+            raise BundleError(f"{path}: {error.strerror}; copy the bundle again") from error
+        try:
+            self._verify(part, path, file)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _verify(self, part: str, path: Path, file: BinaryIO) -> None:
+        spec = self.parts[part]
+        try:
+            size = os.fstat(file.fileno()).st_size
             if size != spec.bytes:
                 raise BundleError(
                     f"{path}: {size} bytes, the manifest says {spec.bytes}; "
                     "the file is truncated or altered, copy the bundle again"
                 )
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = hashlib.sha256(file.read()).hexdigest()
         except OSError as error:
             raise BundleError(f"{path}: {error.strerror}; copy the bundle again") from error
         if digest != spec.sha256:
@@ -268,8 +310,15 @@ def load(directory: Path | str) -> Bundle:
 
     Raises BundleError naming the file, the field and the remedy.
     """
-    directory = Path(directory)
-    path = directory / MANIFEST
+    return _load(Path(directory) / MANIFEST, by_hash=False)
+
+
+def load_stored(path: Path) -> Bundle:
+    """A bundle whose files, and this manifest, are named by their SHA-256; raises BundleError."""
+    return _load(path, by_hash=True)
+
+
+def _load(path: Path, *, by_hash: bool) -> Bundle:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes; not a manifest")
@@ -280,10 +329,10 @@ def load(directory: Path | str) -> Bundle:
         ) from error
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: {error}; the manifest is damaged, copy it again") from error
     _check(path, manifest)
-    return Bundle(directory, manifest, hashlib.sha256(raw).digest())
+    return Bundle(path.parent, manifest, hashlib.sha256(raw).digest(), by_hash=by_hash)
 
 
 def dump(manifest: Manifest, directory: Path) -> Bundle:
@@ -308,6 +357,10 @@ def _check(path: Path, manifest: Manifest) -> None:
         require(
             Path(part.file).name == part.file and part.file not in ("", ".", ".."),
             f"parts.{part.name}.file = {part.file!r} is not a plain file name",
+        )
+        require(
+            SHA256.fullmatch(part.sha256) is not None,
+            f"parts.{part.name}.sha256 = {part.sha256!r} is not 64 digits of 0-9, a-f",
         )
         require(0 < part.bytes <= MAX_PART_BYTES, f"parts.{part.name}.bytes = {part.bytes}")
         require(bool(part.inputs and part.outputs), f"parts.{part.name}: no tensors")

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ from continuer.bundle import InputSpec, Preprocessing, TensorSpec, tensor_proble
 from continuer.client_core import ClientCore, Command, Complete, Connect, Pending, Send
 from continuer.errors import ContinuerError, RequestError, UnreachableError, WireError
 from continuer.mailbox import Mailbox
+from continuer.security import credentials
+from continuer.security.keys import MARK_BYTES, KeyPair, mark
 from continuer.wire import Accepted, Notice, Refuse, Rejected, Reply, Welcome
 
 if TYPE_CHECKING:
@@ -48,7 +51,8 @@ class Answer(msgspec.Struct, frozen=True):
     ``early_exit``, ``skip`` or ``mixed``; ``degraded`` is true for the last three. ``path``
     is the parts that ran, ``nodes`` where, hop by hop. ``expected_accuracy`` was measured for
     this path on the bundle's data, None where it was not. ``attempts`` above 1: it was sent
-    anew after a failure.
+    anew after a failure. ``redundancy``: along how many routes that share no node it was sent;
+    1 although its class asks for 2 means that a second one could not be had.
     """
 
     label: str
@@ -62,6 +66,8 @@ class Answer(msgspec.Struct, frozen=True):
     version: str
     expected_accuracy: float | None
     attempts: int
+    request_class: str = ""
+    redundancy: int = 1
 
     @property
     def degraded(self) -> bool:
@@ -70,7 +76,12 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Thread-safe. Raises UnreachableError where no ingress welcomes us in time."""
+    """Thread-safe. Raises UnreachableError where no ingress welcomes us in time.
+
+    ``keys``: the directory that ``continuer join`` has filled, where agents demand a key; by
+    default as ``continuer/security/credentials.py`` says. With it, ``endpoints`` may be empty.
+    Raises ConfigError for keys that cannot be used.
+    """
 
     def __init__(
         self,
@@ -79,10 +90,16 @@ class Client:
         cluster: str = "continuer",
         model: str = "",
         connect_timeout_ms: float = 5000,
+        keys: Path | str | None = None,
     ) -> None:
+        self._credentials = credentials.find(Path(keys) if keys is not None else None)
+        if self._credentials is not None:
+            endpoints = self._credentials.ingresses(endpoints)
         if not endpoints:
             raise UnreachableError("endpoints = []: give at least one, as tcp://10.0.0.2:7410")
-        self._core = ClientCore(cluster, os.urandom(16), endpoints)
+        pair = self._pair_for(endpoints[0])
+        own_id = os.urandom(16) if pair is None else mark(pair.public) + os.urandom(MARK_BYTES)
+        self._core = ClientCore(cluster, own_id, endpoints)
         self._model = model
         self._sequence = 0
         self._lock = threading.Lock()
@@ -131,6 +148,7 @@ class Client:
 
         ``inputs``: one array or one per input tensor, of the model's shape (a missing batch
         axis is added) and dtype. A uint8 image is preprocessed as the bundle says.
+        ``request_class``: one of the deployment's, with objectives of its own; "" for none.
         """
         arrays = [np.asarray(a) for a in (inputs if isinstance(inputs, list | tuple) else [inputs])]
         arrays = [self._prepare(index, array) for index, array in enumerate(arrays)]
@@ -200,11 +218,16 @@ class Client:
 
     # --- the thread -------------------------------------------------------------------
 
+    def _pair_for(self, endpoint: str) -> KeyPair | None:
+        return None if self._credentials is None else self._credentials.pair_for(endpoint)
+
     def _connect(self, endpoint: str) -> None:
         link = sockets.make(self._context, zmq.DEALER, wire.MAX_TENSOR_BYTES)
-        monitor = link.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        monitor = link.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | sockets.TURNED_AWAY
+        )
         try:
-            sockets.dial(link, endpoint)
+            sockets.dial(link, endpoint, self._pair_for(endpoint))
         except zmq.ZMQError as error:
             raise UnreachableError(
                 f"endpoint {endpoint!r}: {error.strerror}; give one such as tcp://10.0.0.2:7410"
@@ -239,6 +262,8 @@ class Client:
             event = recv_monitor_message(monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._perform(self._core.on_connected(endpoint))
+            elif event & sockets.TURNED_AWAY:
+                self._core.refusal = self._core.refusal or f"{endpoint}: {sockets.KEYS_DIFFER}"
             else:
                 self._perform(self._core.on_disconnected(endpoint, time.monotonic_ns()))
 
@@ -254,7 +279,7 @@ class Client:
                 self._perform(self._core.on_message(endpoint, message, frames[1:], now))
             except wire.ProtocolMismatchError as error:
                 self._core.refusal = str(error)
-            except (WireError, msgspec.DecodeError):
+            except (WireError, msgspec.DecodeError, ValueError):
                 continue  # not from a CONTINUER ingress; the request moves on when unaccepted
             if isinstance(message, Welcome):
                 self._welcomed.set()
@@ -272,7 +297,10 @@ class Client:
             elif isinstance(command, Complete):
                 self._complete(command)
             elif isinstance(command, Connect):
-                self._connect(command.endpoint)
+                try:
+                    self._connect(command.endpoint)
+                except ContinuerError:
+                    continue  # announced by an agent, but of no use to us
 
     def _complete(self, done: Complete) -> None:
         with self._lock:
@@ -281,11 +309,11 @@ class Client:
             future.set_exception(done.outcome)
             return
         try:
-            future.set_result(self._answer(done.outcome, done.frames))
+            future.set_result(self._answer(done.outcome, done.frames, done.copies))
         except WireError as error:
             future.set_exception(RequestError("failed", f"the answer is damaged: {error}"))
 
-    def _answer(self, reply: Reply, frames: Sequence[Any]) -> Answer:
+    def _answer(self, reply: Reply, frames: Sequence[Any], copies: int) -> Answer:
         tensors = wire.from_frames(reply.tensors, frames)
         logits = tensors[0].reshape(-1)
         index = int(np.argmax(logits))
@@ -302,6 +330,8 @@ class Client:
             str(reply.version),
             reply.expected_accuracy,
             reply.attempt,
+            reply.request_class,
+            min(reply.redundancy, copies),
         )
 
     def _shut(self) -> None:

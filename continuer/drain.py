@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from continuer.cli_help import add_verb
 from continuer.control import add_options, ask
 from continuer.errors import EXIT_OK, ContinuerError
 
@@ -16,14 +17,16 @@ POLL_S = 0.05
 
 def add_parser(commands: Any) -> None:
     """Add both verbs to the command line."""
-    drain = commands.add_parser(
+    drain = add_verb(
+        commands,
         "drain",
-        help="move a box's work away before it is taken down",
-        description="The other boxes load what they lack while the box still works; then the "
+        "move a box's work away before it is taken down",
+        "continuer drain n3\ncontinuer drain n3 --timeout-s 120 && ssh n3 sudo reboot",
+        "The other boxes load what they lack while the box still works; then the "
         "plan changes, and the command waits until nothing that came in through it is under "
         "way. It stays drained, across restarts too, until it is resumed.",
     )
-    resume = commands.add_parser("resume", help="let a drained box work again")
+    resume = add_verb(commands, "resume", "let a drained box work again", "continuer resume n3")
     for parser, handler in ((drain, run_drain), (resume, run_resume)):
         parser.add_argument("node", metavar="NODE")
         parser.add_argument("--timeout-s", type=float, default=30.0, metavar="S")

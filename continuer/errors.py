@@ -54,6 +54,12 @@ class UsageError(ContinuerError):
     exit_code = EXIT_USAGE
 
 
+class AccessError(ContinuerError):
+    """The user of the command may not do this: names the file and who may."""
+
+    exit_code = EXIT_PERMISSION
+
+
 class UnreachableError(ContinuerError):
     """No daemon answers at the given endpoint."""
 
@@ -63,8 +69,8 @@ class UnreachableError(ContinuerError):
 class RequestError(ContinuerError):
     """A request was refused or failed; ``code`` is stable, the text is for people.
 
-    Codes: ``bad_input``, ``unknown_model``, ``busy``, ``deadline``, ``quarantined``,
-    ``no_plan``, ``failed``.
+    Codes: ``bad_input``, ``unknown_model``, ``unknown_class``, ``busy``, ``deadline``,
+    ``quarantined``, ``no_plan``, ``failed``.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from continuer.bundle import InputSpec
 from continuer.catalog import find_images
+from continuer.cli_help import add_verb
 from continuer.client import Answer, Client, prepare, takes_images
 from continuer.errors import EXIT_OK, EXIT_UNHEALTHY, RequestError, UsageError
 from continuer.outage import RequestRecord, check_writable
@@ -35,11 +36,17 @@ PROGRESS_NS = 200_000_000
 LEAD_NS = 200_000_000
 SPIN_NS = 300_000
 RANDOM_INPUTS = 64
+EXAMPLES = """\
+continuer load --endpoint tcp://10.0.0.2:7410 --rate 100 --seconds 30
+continuer load --endpoint tcp://10.0.0.2:7410 --images random --raw-log run.jsonl
+"""
 
 
 def add_parser(commands: Any) -> None:
     """Add the verb to the command line."""
-    parser = commands.add_parser("load", help="send images at a fixed rate and log every outcome")
+    parser = add_verb(
+        commands, "load", "send images at a fixed rate and log every outcome", EXAMPLES
+    )
     parser.add_argument("--endpoint", action="append", required=True, metavar="tcp://HOST:PORT")
     parser.add_argument("--cluster", default="continuer")
     parser.add_argument("--images", default="cifar10-test-1000", help="or 'random'")

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from continuer import caged
+from continuer import caged, signing_cli
 from continuer.bundle import Bundle, Part, TensorSpec, Variant, load
 from continuer.catalog import find_bundle, find_images
+from continuer.cli_help import add_verb
 from continuer.client import prepare, takes_images
 from continuer.errors import EXIT_OK, BundleError, UsageError
 from continuer.runtime import PathRunner, random_tensors
@@ -38,14 +39,21 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the verb ``model``; ``args.handler`` is then a function (args) -> exit code."""
     parser = subparsers.add_parser("model", help="inspect and verify bundles")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    inspect = verbs.add_parser("inspect", help="show what a bundle holds")
+    inspect = add_verb(
+        verbs,
+        "inspect",
+        "show what a bundle holds",
+        "continuer model inspect resnet32-cifar10\ncontinuer model inspect ./mine --json",
+    )
     inspect.add_argument("bundle", metavar="BUNDLE", help=BUNDLE_HELP)
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.set_defaults(handler=run_inspect)
-    verify = verbs.add_parser(
+    verify = add_verb(
+        verbs,
         "verify",
-        help="check a bundle's files and run every path once",
-        description="Check every file's SHA-256, load every part into the runtime, and run "
+        "check a bundle's files and run every path once",
+        "continuer model verify resnet32-cifar10 --images cifar10-test-1000",
+        "Check every file's SHA-256, load every part into the runtime, and run "
         "the full path, each exit and each measured skip on random input, in a child process. "
         "Exit code 78 and a message that names the file when something is wrong; 1 where the "
         "runtime refuses a file whose SHA-256 is right, crashes or hangs.",
@@ -59,6 +67,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     caged.add_arguments(verify)
     verify.set_defaults(handler=run_verify)
+    signing_cli.add_parsers(verbs)
     # Verbs of other packages: functions (verbs) -> None, in modules that are quick to import.
     for entry in entry_points(group="continuer.model_commands"):
         entry.load()(verbs)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from importlib.metadata import entry_points
 from typing import Any
 
+from continuer.cli_help import add_verb
 from continuer.control import add_options, ask
 from continuer.errors import EXIT_OK, EXIT_UNHEALTHY
-from continuer.status import percent
+from continuer.status import class_line, expected, percent
 
 EXAMPLES = """\
 examples:
   continuer plan what-if                      every single box
   continuer plan what-if --kill n2,n4         both of them
   continuer plan what-if --pairs --json       every pair, as data
+  continuer plan what-if --kill 'n2>n3'       the link from n2 to n3
 
 Exit code 1 where some failure would break a threshold, or nothing could serve.
 """
@@ -25,7 +28,12 @@ def add_parser(commands: Any) -> None:
     """Add the verb to the command line."""
     parser = commands.add_parser("plan", help="the plan in force; what if a box failed")
     verbs = parser.add_subparsers(metavar="show|what-if", required=True)
-    show = verbs.add_parser("show", help="who runs what, and what is predicted of it")
+    show = add_verb(
+        verbs,
+        "show",
+        "who runs what, and what is predicted of it",
+        "continuer plan show\ncontinuer plan show --json",
+    )
     what_if = verbs.add_parser(
         "what-if",
         help="technique, accuracy, latency, gap and capacity after failures",
@@ -33,24 +41,35 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     group = what_if.add_mutually_exclusive_group()
-    group.add_argument("--kill", action="append", metavar="n1[,n2]", help="may be repeated")
+    group.add_argument(
+        "--kill",
+        action="append",
+        nargs="+",
+        metavar="NODE",
+        help="all of these at once; may be repeated",
+    )
+    group.add_argument("--all", action="store_true", help="every single box; the default")
     group.add_argument("--pairs", action="store_true", help="every pair instead of every box")
     for verb, handler in ((show, run_show), (what_if, run_what_if)):
         add_options(verb)
         verb.set_defaults(handler=handler)
+    # Verbs of other packages: functions (verbs) -> None, in modules that are quick to import.
+    for entry in entry_points(group="continuer.plan_commands"):
+        entry.load()(verbs)
 
 
 def run_show(options: argparse.Namespace) -> int:
     """Print the plan in force; exit code 1 where there is none."""
     state = ask(options.coordinator, "status", brief=True)
-    plan = {key: state[key] for key in ("version", "model", "health", "objectives", "plan")}
+    shown = ("version", "model", "health", "objectives", "plan", "classes", "warnings")
+    plan = {key: state[key] for key in shown}
     print(json.dumps({"schema": 1, **plan}) if options.json else describe_plan(state))
     return EXIT_OK if state["plan"] is not None else EXIT_UNHEALTHY
 
 
 def run_what_if(options: argparse.Namespace) -> int:
     """Print what would happen; exit code 1 where a threshold would break."""
-    groups: list[list[str]] = [names.split(",") for names in options.kill or ()]
+    groups = [",".join(given).split(",") for given in options.kill or ()]
     if options.pairs:
         state = ask(options.coordinator, "status", brief=True)
         live = [n["node"] for n in state["nodes"] if n["state"] == "active"]
@@ -68,12 +87,12 @@ def describe_plan(state: dict[str, Any]) -> str:
         return f"{state['model']}: no plan is in force"
     lines = [
         f"plan {state['version']} of {state['model']}: {step_text(plan)}",
-        (
-            f"predicted accuracy {percent(plan['accuracy'])}, latency "
-            f"{plan['latency_ms']:.2f} ms, capacity {plan['capacity_per_s']:.0f}/s"
-        ),
+        f"{expected(plan)}, capacity {plan['capacity_per_s']:.0f}/s",
     ]
-    return "\n".join(lines + route_lines(plan))
+    lines += route_lines(plan)
+    lines += [class_line(each) for each in state["classes"]]
+    lines += [f"warning: {problem}" for problem in state["warnings"]]
+    return "\n".join(lines)
 
 
 def route_lines(plan: dict[str, Any]) -> list[str]:
@@ -87,10 +106,11 @@ def step_text(step: dict[str, Any]) -> str:
 
 
 def describe_consequences(answer: dict[str, Any]) -> str:
-    """A line a failure, then the box whose loss would hurt most."""
+    """A line a failure, what capacity remains, then the box whose loss would hurt most."""
     head = f"{'without':<10}{'at once':<22}{'then':<22}"
     lines = [f"{head}{'accuracy':>9}{'latency':>11}{'gap':>10}{'up to':>9}"]
     lines += [consequence_line(entry) for entry in answer["what_if"]]
+    lines += [capacity_line(entry) for entry in answer["what_if"]]
     worst = weakest(answer["what_if"])
     if worst is not None:
         lines.append(
@@ -113,6 +133,14 @@ def consequence_line(entry: dict[str, Any]) -> str:
         f"{last['latency_ms']:>8.2f} ms{entry['gap_ms']:>7.1f} ms"
         f"{entry['rate_limit_per_s']:>7.0f}/s{broken}"
     )
+
+
+def capacity_line(entry: dict[str, Any]) -> str:
+    """Up to which rate full accuracy would remain, and how request classes would fare."""
+    limit = entry["full_accuracy_up_to_per_s"]
+    kept = "no full accuracy" if limit is None else f"full accuracy up to {limit:.0f} requests/s"
+    notes = [f"class {c['class']}: {c['problem']}" for c in entry["classes"] if c["problem"]]
+    return "; ".join([f"without {'+'.join(entry['nodes'])}: {kept}", *notes])
 
 
 def weakest(entries: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ cost microseconds a call.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,16 +35,23 @@ class LoadedPart:
     """One part in memory. Not for use by two threads at once.
 
     ``load_us``: create, allocate and first invoke. ``latency_us``: the best of a few runs
-    at load time, a figure of this box.
+    at load time, a figure of this box. ``path`` is what messages call the file, ``source`` where
+    it is read, if not there.
     """
 
-    def __init__(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]):
+    def __init__(
+        self,
+        path: Path,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        source: Path | None = None,
+    ) -> None:
         # Imported here: clients and coordinators import this package without the runtime.
         from ai_edge_litert.interpreter import Interpreter
 
         started = time.perf_counter_ns()
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=1)
+            self._interpreter = Interpreter(model_path=str(source or path), num_threads=1)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise _refused(path, error) from error
@@ -111,10 +119,14 @@ def _random(generator: np.random.Generator, spec: TensorSpec) -> Array:
 
 
 def load_part(bundle: Bundle, name: str) -> LoadedPart:
-    """Check the part's file against the manifest, then load it."""
-    bundle.verify_file(name)
+    """Check the part's file against the manifest, and load what was checked."""
     part = bundle.parts[name]
-    return LoadedPart(bundle.file_of(name), part.inputs, part.outputs)
+    path = bundle.file_of(name)
+    with bundle.open_verified(name) as file:
+        # The path may lead to another file by now; the descriptor does not.
+        opened = Path("/proc/self/fd") / str(file.fileno())
+        source = opened if sys.platform.startswith("linux") else path
+        return LoadedPart(path, part.inputs, part.outputs, source)
 
 
 class PathRunner:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket as tcp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import zmq
 
 from continuer.errors import ConfigError
+from continuer.security import access
+from continuer.security.identity import split, with_key
+from continuer.security.keys import KeyPair
 
 if TYPE_CHECKING:
     Socket = zmq.Socket[bytes]
@@ -30,6 +33,16 @@ CONNECT_MS = 500
 # The other end of a connection given up may never hear of it; ask it when it has long been quiet.
 KEEPALIVE_S = 10
 HIGH_WATER = 1000
+# What a socket's monitor says of a connection that the other side would not have.
+TURNED_AWAY = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+KEYS_DIFFER = (
+    "no entry: it demands a key and we show none, or one that it does not know, or its own is not "
+    "the one we expect; see 'continuer join'"
+)
 
 
 def make(
@@ -59,8 +72,15 @@ def make(
 
 
 def bind(sock: Socket, key: str, host: str, port: int) -> int:
-    """Bind and return the port; raises ConfigError naming the configuration key."""
+    """Bind and return the port; raises ConfigError naming the configuration key.
+
+    Where this process has keys, only those get in whom it knows, each to what its role allows:
+    the door's name is the configuration key's, without ``_port``.
+    """
     sock.ipv6 = ":" in host
+    own = access.installed()
+    if own is not None:
+        own.guard(sock, key.removesuffix("_port"))
     try:
         sock.bind(endpoint(host, port or "*"))
     except zmq.ZMQError as error:
@@ -77,8 +97,28 @@ def endpoint(host: str, port: int | str) -> str:
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
-def dial(sock: Socket, where: str) -> None:
-    """Connect to an endpoint, over IPv6 where that is what it names. Raises ZMQError."""
+def announce(host: str, port: int | str) -> str:
+    """The endpoint that others are told; it names our key, where we have one."""
+    own = access.installed()
+    return with_key(endpoint(host, port), own.pair.public if own else None)
+
+
+def end(context: zmq.Context[Any], linger: int | None = 0) -> None:
+    """Close a context's sockets, and the context; ``linger`` (ms) for what is unsent."""
+    own = access.installed()
+    if own is not None:
+        own.close(context)
+    context.destroy(linger=linger)
+
+
+def dial(sock: Socket, endpoint: str, pair: KeyPair | None = None) -> None:
+    """Connect to an endpoint, over IPv6 where that is what it names. Raises ZMQError.
+
+    ``pair``: whom to be there; by default whom this process is. Raises ConfigError where only
+    one side has a key.
+    """
+    own = access.installed()
+    where = access.introduce(pair or (own.pair if own else None), sock, endpoint)
     sock.ipv6 = "[" in where
     sock.connect(where)
 
@@ -102,7 +142,7 @@ def connect_probe(endpoint: str) -> tuple[tcp.socket, bool | None]:
     the socket becomes writable when ``probe_refused`` can tell. A host name is not looked up,
     since that may take seconds: nothing is learned of it (False).
     """
-    parts = urlsplit(endpoint)
+    parts = urlsplit(split(endpoint)[0])
     family = tcp.AF_INET6 if ":" in (parts.hostname or "") else tcp.AF_INET
     sock = tcp.socket(family, tcp.SOCK_STREAM)
     sock.setblocking(False)

@@ -19,12 +19,113 @@ import numpy as np
 
 from continuer.bundle import DTYPES, TensorSpec
 from continuer.errors import WireError
-from continuer.plan import Contingency, Hop, Member, Plan, Version
+from continuer.messages import (
+    Accepted,
+    Accuse,
+    Ack,
+    Activate,
+    Ask,
+    AskChunk,
+    AskOutline,
+    Chunk,
+    ClassDoors,
+    Drill,
+    Enrol,
+    Enrolled,
+    Foresee,
+    Heartbeat,
+    Hello,
+    Join,
+    Keyring,
+    Lacking,
+    Leave,
+    Members,
+    Message,
+    NewPlan,
+    Notice,
+    Offer,
+    Outline,
+    PartTiming,
+    Prepare,
+    Prepared,
+    Problem,
+    Refuse,
+    Rejected,
+    Reply,
+    Result,
+    Retire,
+    Seek,
+    Stale,
+    Submit,
+    Tell,
+    TensorMeta,
+    Welcome,
+    Work,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
+
+__all__ = [
+    "BUNDLE_ID_BYTES",
+    "KINDS",
+    "MAX_CONTROL_BYTES",
+    "MAX_HEADER_BYTES",
+    "MAX_RANK",
+    "MAX_TENSORS",
+    "MAX_TENSOR_BYTES",
+    "PROTOCOL",
+    "Accepted",
+    "Accuse",
+    "Ack",
+    "Activate",
+    "Array",
+    "Ask",
+    "AskChunk",
+    "AskOutline",
+    "Chunk",
+    "ClassDoors",
+    "Drill",
+    "Enrol",
+    "Enrolled",
+    "Foresee",
+    "Heartbeat",
+    "Hello",
+    "Join",
+    "Keyring",
+    "Lacking",
+    "Leave",
+    "Members",
+    "Message",
+    "NewPlan",
+    "Notice",
+    "Offer",
+    "Outline",
+    "PartTiming",
+    "Prepare",
+    "Prepared",
+    "Problem",
+    "ProtocolMismatchError",
+    "Refuse",
+    "Rejected",
+    "Reply",
+    "Result",
+    "Retire",
+    "Seek",
+    "Stale",
+    "Submit",
+    "Tell",
+    "TensorMeta",
+    "Welcome",
+    "Work",
+    "decode",
+    "encode",
+    "from_frames",
+    "metas",
+    "to_frames",
+]
 
 PROTOCOL = 1
 MAX_HEADER_BYTES = 4 << 10
@@ -35,308 +136,6 @@ MAX_RANK = 8
 BUNDLE_ID_BYTES = 16
 
 
-class TensorMeta(msgspec.Struct, frozen=True, array_like=True):
-    """Type of one tensor that follows as a raw frame, little endian, C order."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    scale: float | None = None
-    zero_point: int | None = None
-
-
-class Message(msgspec.Struct, frozen=True, array_like=True):
-    """Base of all messages."""
-
-
-class Refuse(Message, frozen=True):
-    """A daemon turns a peer away. Its layout is the same in every protocol version."""
-
-    code: str
-    message: str
-
-
-# --- client <-> ingress -------------------------------------------------------------------
-
-
-class Hello(Message, frozen=True):
-    """A client introduces itself on a fresh connection."""
-
-    cluster: str
-    client: bytes
-
-
-class Welcome(Message, frozen=True):
-    """The ingress's answer: who it is, what it serves, where else one may enter."""
-
-    cluster: str
-    node: str
-    incarnation: int
-    deployment: str
-    model: str
-    bundle: bytes
-    manifest: bytes
-    version: Version
-    ingresses: tuple[tuple[str, str], ...]
-    preferred: str | None
-    unavailable: tuple[str, ...]
-    draining: tuple[str, ...] = ()
-
-
-class Submit(Message, frozen=True):
-    """A request; its tensors follow. ``budget_us`` is what is left of the client's budget."""
-
-    cluster: str
-    client: bytes
-    seq: int
-    deployment: str
-    request_class: str
-    budget_us: int
-    attempt: int
-    tensors: tuple[TensorMeta, ...]
-
-
-class Accepted(Message, frozen=True):
-    """The ingress keeps the request and will see to one outcome."""
-
-    seq: int
-
-
-class Rejected(Message, frozen=True):
-    """The one outcome of a request that gets no answer; see RequestError for the codes."""
-
-    seq: int
-    code: str
-    message: str
-
-
-class Reply(Message, frozen=True):
-    """The answer and how it was made; its tensors follow.
-
-    ``path`` is the part names that ran, ``nodes`` who ran them, hop by hop;
-    ``expected_accuracy`` is None where it was not measured.
-    """
-
-    seq: int
-    technique: str
-    exit: str | None
-    path: tuple[str, ...]
-    nodes: tuple[str, ...]
-    version: Version
-    expected_accuracy: float | None
-    attempt: int
-    tensors: tuple[TensorMeta, ...]
-
-
-class Notice(Message, frozen=True):
-    """The ingress tells its clients which nodes not to enter by, and which one is best.
-
-    What an ``unavailable`` one has is to be sent elsewhere; a ``draining`` one gets nothing new.
-    """
-
-    version: Version
-    preferred: str | None
-    unavailable: tuple[str, ...]
-    ingresses: tuple[tuple[str, str], ...]
-    draining: tuple[str, ...] = ()
-
-
-# --- stage -> stage, stage -> ingress -----------------------------------------------------
-
-
-class Work(Message, frozen=True):
-    """A request on its way. The route is in the request: a stage needs no plan.
-
-    The node at ``route[cursor]`` runs its parts and forwards; the last one answers to the
-    ingress ``origin``. ``remaining_us`` is a duration, which each hop reduces: clocks of
-    different boxes are never compared. ``bundle`` is the first 16 bytes of the bundle hash.
-    """
-
-    cluster: str
-    client: bytes
-    seq: int
-    deployment: str
-    request_class: str
-    bundle: bytes
-    origin: str
-    origin_incarnation: int
-    attempt: int
-    version: Version
-    remaining_us: int
-    cursor: int
-    route: tuple[Hop, ...]
-    tensors: tuple[TensorMeta, ...]
-    compute_us: int = 0
-
-
-class Result(Message, frozen=True):
-    """The last stage's output, to the ingress; ``route`` is the path really taken."""
-
-    cluster: str
-    client: bytes
-    seq: int
-    origin_incarnation: int
-    attempt: int
-    version: Version
-    route: tuple[Hop, ...]
-    compute_us: int
-    tensors: tuple[TensorMeta, ...]
-
-
-class Problem(Message, frozen=True):
-    """A stage could not run its parts; the ingress decides what becomes of the request."""
-
-    cluster: str
-    client: bytes
-    seq: int
-    origin_incarnation: int
-    attempt: int
-    node: str
-    code: str
-    message: str
-
-
-# --- agent <-> coordinator ----------------------------------------------------------------
-
-
-class PartTiming(msgspec.Struct, frozen=True, array_like=True):
-    """A part in an agent's memory, and what it costs on that box."""
-
-    part: int
-    latency_us: float
-    load_us: float
-
-
-class Join(Message, frozen=True):
-    """An agent asks to be taken in; refused where cluster, bundle or protocol differ."""
-
-    cluster: str
-    member: Member
-    model: str
-    bundle: bytes
-    held: Version
-    memory_bytes: int
-    standby: str
-    loaded: tuple[PartTiming, ...]
-
-
-class Heartbeat(Message, frozen=True):
-    """Sign of life, with the progress of the *work*: counters since the agent started."""
-
-    node: str
-    incarnation: int
-    seq: int
-    held: Version
-    accepted: int
-    done: int
-    queued: int
-    rss_bytes: int
-
-
-class Members(Message, frozen=True):
-    """Whom to connect to beforehand: sent when a node is taken in, before it gets work."""
-
-    members: tuple[Member, ...]
-
-
-class Prepare(Message, frozen=True):
-    """Have these parts in memory; answer Prepared with the same ticket.
-
-    ``urgent``: the service is down until it is done. Otherwise requests come first.
-    """
-
-    ticket: int
-    parts: tuple[int, ...]
-    urgent: bool
-
-
-class Prepared(Message, frozen=True):
-    """The parts are loaded; ``problem`` is empty or says which could not be, and why."""
-
-    node: str
-    incarnation: int
-    ticket: int
-    loaded: tuple[PartTiming, ...]
-    problem: str = ""
-
-
-class NewPlan(Message, frozen=True):
-    """A whole plan with its contingencies. Older versions than the one held are refused."""
-
-    plan: Plan
-
-
-class Foresee(Message, frozen=True):
-    """More contingencies of the plan ``base``: pairs, which are decided after it is in force."""
-
-    base: Version
-    contingencies: tuple[Contingency, ...]
-
-
-class Activate(Message, frozen=True):
-    """Put step ``step`` of the contingency for ``failed`` of plan ``base`` in force."""
-
-    version: Version
-    base: Version
-    failed: tuple[str, ...]
-    step: int
-
-
-class Ack(Message, frozen=True):
-    """The version is in force here; ``replayed`` requests were sent anew because of it."""
-
-    node: str
-    incarnation: int
-    version: Version
-    replayed: int
-
-
-class Stale(Message, frozen=True):
-    """The version cannot be put in force: the base is not held. Answered with a NewPlan."""
-
-    node: str
-    incarnation: int
-    held: Version
-
-
-class Accuse(Message, frozen=True):
-    """A neighbour could not reach this life of that node."""
-
-    node: str
-    incarnation: int
-    accused: str
-    accused_incarnation: int
-    reason: str
-
-
-class Leave(Message, frozen=True):
-    """The agent stops on purpose."""
-
-    node: str
-    incarnation: int
-
-
-# --- CLI <-> daemon -----------------------------------------------------------------------
-
-
-class Ask(Message, frozen=True):
-    """A verb of the control endpoint, with JSON-like arguments."""
-
-    verb: str
-    arguments: dict[str, Any]
-
-
-class Tell(Message, frozen=True):
-    """What the daemon says to an Ask; ``error`` is empty where it went well.
-
-    ``exit_code`` is what a command that asked returns for the error.
-    """
-
-    data: dict[str, Any]
-    error: str = ""
-    exit_code: int = 1
-
-
-# The numbers are the protocol: never reuse one.
 KINDS: dict[int, type[Message]] = {
     1: Refuse,
     10: Hello,
@@ -361,12 +160,27 @@ KINDS: dict[int, type[Message]] = {
     59: Accuse,
     60: Leave,
     61: Foresee,
+    62: Keyring,
+    70: Seek,
+    71: Offer,
+    72: AskOutline,
+    73: Outline,
+    74: AskChunk,
+    75: Chunk,
+    76: Lacking,
+    77: Retire,
+    78: Drill,
     80: Ask,
     81: Tell,
+    82: Enrol,
+    83: Enrolled,
 }
 _KIND_OF = {kind: number for number, kind in KINDS.items()}
 # What may exceed 4 KiB: messages that never are on a request's path.
-_LARGE = frozenset({Welcome, Join, Members, NewPlan, Foresee, Prepared, Prepare, Ask, Tell, Notice})
+_LARGE: frozenset[type[Message]] = frozenset(
+    {Welcome, Ask, Tell, Notice, Outline, Keyring, Enrolled}
+)
+_LARGE |= {Join, Members, NewPlan, Foresee, Prepared, Prepare}
 
 
 class ProtocolMismatchError(WireError):

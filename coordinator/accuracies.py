@@ -1,37 +1,66 @@
-"""The accuracy of a path: as measured, or estimated from what was. Pure functions."""
+"""The accuracy of a path: measured, predicted, or estimated from these. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
 
 from continuer.bundle import Bundle
+from coordinator.predictions import Predictions
+
+Source = Literal["measured", "predicted", "estimated", "unknown"]
 
 
-def accuracy_of(bundle: Bundle, path: Sequence[str]) -> tuple[float | None, bool] | None:
-    """(accuracy, measured) of a path.
+class KnownAccuracy(NamedTuple):
+    """An accuracy and where it comes from.
 
-    A path that was not measured as a whole is estimated: the accuracy of its exit (or of the
-    full network) times the drop that each run of skipped blocks causes in the full network.
-    None where one of these was not measured either. The path of all blocks can always be
-    offered: where the model came without labels, its accuracy is None.
+    ``least``: what may be promised of it. That is the lower bound of a prediction; else the
+    accuracy itself.
     """
-    measured = bundle.measured_accuracy(path)
-    if measured is not None:
-        return measured, True
+
+    accuracy: float | None
+    source: Source
+    least: float | None
+
+
+def accuracy_of(
+    bundle: Bundle, path: Sequence[str], predictions: Predictions | None = None
+) -> KnownAccuracy | None:
+    """The accuracy of a path, as measured where it was, else as predicted.
+
+    A path that is neither as a whole is estimated: the accuracy of its exit (or of the full
+    network) times the drop that each run of skipped blocks causes in the full network. None
+    where one of these is not known either. The path of all blocks can always be offered: where
+    the model came without labels, its accuracy is None.
+    """
     exit_name, skipped = bundle.variant_of(path)
+    known = _known(bundle, path, predictions)
+    if known is not None:
+        return known
     if exit_name is None and not skipped:
-        return None, False
-    full = bundle.measured_accuracy(bundle.path())
-    estimate = bundle.measured_accuracy(bundle.path(exit_name=exit_name))
-    if full is None or estimate is None:
+        return KnownAccuracy(None, "unknown", None)
+    full = _known(bundle, bundle.path(), predictions)
+    leaving = _known(bundle, bundle.path(exit_name=exit_name), predictions)
+    if full is None or leaving is None or full.accuracy is None or leaving.accuracy is None:
         return None
+    estimate = leaving.accuracy
     for run in _runs([bundle.block_names.index(name) for name in skipped]):
         names = [bundle.block_names[index] for index in run]
-        alone = bundle.measured_accuracy(bundle.path(skipped=names))
-        if alone is None:
+        alone = _known(bundle, bundle.path(skipped=names), predictions)
+        if alone is None or alone.accuracy is None:
             return None
-        estimate *= alone / full
-    return estimate, False
+        estimate *= alone.accuracy / full.accuracy
+    return KnownAccuracy(estimate, "estimated", estimate)
+
+
+def _known(
+    bundle: Bundle, path: Sequence[str], predictions: Predictions | None
+) -> KnownAccuracy | None:
+    measured = bundle.measured_accuracy(path)
+    if measured is not None:
+        return KnownAccuracy(measured, "measured", measured)
+    entry = predictions.accuracy(*bundle.variant_of(path)) if predictions is not None else None
+    return KnownAccuracy(entry.accuracy, "predicted", entry.low) if entry is not None else None
 
 
 def _runs(indices: Iterable[int]) -> list[list[int]]:

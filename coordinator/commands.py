@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from continuer.journal import Event
+from continuer.events import Event
 from continuer.plan import Member, Step, Version
 from continuer.wire import Message, PartTiming
-from coordinator.planner import Candidate, Decision
+from coordinator.planner import Candidate, ClassRoutes, Decision
 
 NodeState = Literal["absent", "joined", "active", "suspect", "dead", "left"]
 MS = 1_000_000
@@ -44,7 +44,11 @@ class NodeRecord(msgspec.Struct):
     """All that is known of one node. Times in ns of the coordinator's clock.
 
     ``accepted`` counts requests since the agent started, ``arrived`` those since we listen;
-    ``heartbeats`` counts since it joined. ``refused``: parts it could not load in this life.
+    ``heartbeats`` counts since it joined. ``refused``: parts it could not load in this life;
+    ``stored``: those on its disk, None for all, which others fetch at ``store``.
+    ``slowness``: how many times as long as reported its parts take now; ``worked_us`` and
+    ``predicted_us`` as in its last heartbeat. ``drained``: by order, or, while ``retiring``,
+    because this life of it is about to stop.
     """
 
     name: str
@@ -67,9 +71,16 @@ class NodeRecord(msgspec.Struct):
     done: int = 0
     queued: int = 0
     rss_bytes: int = 0
+    repairs: int = 0
     heartbeats: int = 0
+    worked_us: int = 0
+    predicted_us: int = 0
+    slowness: float = 1.0
     drained: bool = False
+    retiring: bool = False
     refused: frozenset[int] = frozenset()
+    stored: frozenset[int] | None = None
+    store: str = ""
 
     @property
     def obeys(self) -> bool:
@@ -83,13 +94,17 @@ class NodeRecord(msgspec.Struct):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a node is held failed, and when that was known."""
+    """Why a node is held failed, and when that was known.
+
+    ``lost``: requests that had entered there and had no outcome, as it said itself last.
+    """
 
     node: str
     reason: str
     last_heard_ns: int
     evidence_ns: int
     was_active: bool
+    lost: int = 0
 
 
 class StepTaken(msgspec.Struct):
@@ -200,6 +215,15 @@ def violation_events(
     ]
 
 
+def class_events(routes: Iterable[ClassRoutes]) -> list[Event]:
+    """Say which request classes ask for a second route and cannot have one, and why."""
+    return [
+        Event("redundancy_refused", {"request_class": each.name, "problem": each.problem})
+        for each in routes
+        if each.problem
+    ]
+
+
 def told_event(failover: Failover, taken: StepTaken) -> Event:
     """The account of telling, once every survivor has acknowledged a step."""
     first = failover.failures[0]
@@ -214,7 +238,10 @@ def told_event(failover: Failover, taken: StepTaken) -> Event:
             "detect_ms": round((failover.begun_ns - first.evidence_ns) / MS, 3),
             "decide_ms": round((decided_ns - taken.begun_ns) / MS, 3),
             "tell_ms": round((last_ack_ns - decided_ns) / MS, 3),
+            "outage_ms": round((last_ack_ns - first.last_heard_ns) / MS, 3),
+            "predicted_ms": round(taken.step.downtime_ms, 3),
             "replayed": failover.replayed,
+            "lost": sum(failure.lost for failure in failover.failures),
         },
     )
 

@@ -1,4 +1,4 @@
-"""The decisions prepared for one plan: every single failure, then every pair. Sans-IO.
+"""The decisions prepared for one plan: every node, then links of its routes, then pairs. Sans-IO.
 
 One decision takes up to a millisecond, all of them many; a failure must not wait for that. So
 they are made one at a time, whenever the coordinator has nothing else to do.
@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable
 
 from continuer.objectives import Metrics
-from continuer.plan import Contingency
+from continuer.plan import Contingency, link_ends, links_of
+from coordinator.classes import decide_for_all
 from coordinator.layouts import Layout
-from coordinator.planner import Decision, Setting, decide
+from coordinator.planner import ClassRoutes, Decision, Setting
 
 
 class Contingencies:
@@ -25,21 +26,26 @@ class Contingencies:
         layout: Layout,
         full: Metrics,
         failures_of: Callable[[str], int] = lambda _: 0,
+        routes: tuple[ClassRoutes, ...] = (),
     ) -> None:
         self.decisions: dict[frozenset[str], Decision] = {}
         self._setting = setting
         self._layout = layout
         self._full = full
+        self._routes = routes
         names = sorted((n.name for n in setting.nodes), key=lambda name: -failures_of(name))
         pairs = sorted(
             itertools.combinations(names, 2), key=lambda pair: -sum(map(failures_of, pair))
         )
-        self._todo: deque[tuple[str, ...]] = deque([*((name,) for name in names), *pairs])
+        used = [tuple(layout), *(tuple(c.layout) for each in routes for c in each.own)]
+        hops = [link for order in used for link in links_of(order)]
+        failures = [*((name,) for name in names), *((link,) for link in dict.fromkeys(hops))]
+        self._todo: deque[tuple[str, ...]] = deque([*failures, *pairs])
 
     @property
     def singles_done(self) -> bool:
-        """Every single failure is prepared."""
-        return not self._todo or len(self._todo[0]) > 1
+        """The failure of every single node is prepared."""
+        return not self._todo or len(self._todo[0]) > 1 or link_ends(self._todo[0][0]) is not None
 
     @property
     def done(self) -> bool:
@@ -49,13 +55,18 @@ class Contingencies:
     def prepare_next(self) -> None:
         """Make one decision."""
         failed = frozenset(self._todo.popleft())
-        decision = decide(self._setting, self._layout, failed, self._full)
+        decision = decide_for_all(self._setting, self._layout, failed, self._full, self._routes)
         if decision is not None:
             self.decisions[failed] = decision
 
-    def as_plan(self, size: int) -> tuple[Contingency, ...]:
-        """Those for failures of this many nodes, as agents hold them."""
-        return tuple(d.contingency() for d in self.decisions.values() if len(d.failed) == size)
+    def beyond_singles(self) -> tuple[Contingency, ...]:
+        """Those that were made after the plan went out, as agents hold them."""
+        names = {node.name for node in self._setting.nodes}
+        return tuple(
+            decision.contingency()
+            for failed, decision in self.decisions.items()
+            if len(failed) > 1 or not failed <= names
+        )
 
     @property
     def tightest_per_s(self) -> float:

@@ -14,16 +14,16 @@ The operator's orders (objectives, nodes to drain) form a new plan at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from continuer.bundle import Bundle
 from continuer.config import CoordinatorConfig
 from continuer.errors import UsageError
-from continuer.journal import Event
-from continuer.objectives import Objectives
-from continuer.plan import Plan, Step, Version
+from continuer.events import Event
+from continuer.objectives import ClassObjectives, DeploymentObjectives, Objectives
+from continuer.plan import Plan, Step, Version, link_ends, link_name
 from continuer.wire import (
     Accuse,
     Ack,
@@ -36,9 +36,13 @@ from continuer.wire import (
     NewPlan,
     Prepare,
     Prepared,
+    Refuse,
+    Retire,
     Stale,
 )
 from coordinator.accounts import Accounts
+from coordinator.broken_links import BrokenLinks
+from coordinator.classes import hold_routes, settled_routes
 from coordinator.commands import (
     MS,
     Command,
@@ -50,48 +54,34 @@ from coordinator.commands import (
     failover_event,
     formed_event,
     told_event,
-    violation_events,
 )
 from coordinator.contingencies import Contingencies
+from coordinator.explain import plan_events
 from coordinator.holdings import wanted_parts
 from coordinator.layouts import Layout
 from coordinator.membership import Membership, links
-from coordinator.orders import Orders
-from coordinator.planner import Candidate, Decision, load_alone_ms, make_step
+from coordinator.orders import Orders, changed_objectives
+from coordinator.planner import Candidate, ClassRoutes, Decision, load_alone_ms, make_step
 from coordinator.planning import Planning, facts
+from coordinator.preparing import (
+    Forming,
+    Preparing,
+    also_missing,
+    longest_fetch_ms,
+    sources_for,
+)
 from coordinator.telling import Telling
 
 SETTLE_MS = 100
 # Loading takes the CPU and the GIL from the requests that are being replayed over the bridge.
 HEAL_AFTER_MS = 15
 RETURN_EVERY_MS = 1000
-PREPARE_TIMEOUT_MS = 5000
-RATE_CHANGE = 0.25
+# So many contingencies, with routes for every request class, fit a message.
+FORESEE_AT_ONCE = 16
+# Preparing for pairs ends after so long, however many there are: likely ones come first.
+FORESEE_MS = 5000
 # What agents use unless configured otherwise; only estimates depend on it.
 HEARTBEAT_MS = 10.0
-
-
-class Preparing(msgspec.Struct):
-    """Nodes are loading parts; when all are done, the candidate goes in force.
-
-    ``heal`` is the step of the running failover that is prepared; None while a whole plan
-    is being formed. ``alone_ms``: what the loading would take on idle nodes.
-    """
-
-    ticket: int
-    candidate: Candidate
-    waiting: set[str]
-    begun_ns: int
-    wanted: dict[str, tuple[int, ...]]
-    alone_ms: dict[str, float]
-    heal: int | None = None
-
-
-class Forming(msgspec.Struct):
-    """A plan whose parts are loaded; its contingencies are being decided."""
-
-    candidate: Candidate
-    contingencies: Contingencies
 
 
 class Coordinator:
@@ -114,22 +104,25 @@ class Coordinator:
         self.target: Step | None = None  # where the running failover is to end
         self.decisions: dict[frozenset[str], Decision] = {}
         self.failed: frozenset[str] = frozenset()
-        self.membership = Membership(config, bundle, self._failure, orders.drained)
-        self.planning = Planning(config, bundle, self.membership, orders.objectives)
+        self.membership = Membership(
+            config, bundle, self._failure, orders.drained, self._link_failure
+        )
+        self.planning = Planning(config, bundle, self.membership, orders)
+        self.shelf_endpoint = ""  # where parts can be fetched from us; set by the shell
         self._telling = Telling()
         self._accounts = Accounts()
         self._ticket = 0
         self._preparing: Preparing | None = None
         self._forming: Forming | None = None
         self._foreseeing: Contingencies | None = None
+        self._foresee_until_ns = 0
+        self._broken = BrokenLinks()
         self._reconsider = False
         self._settle_ns: int | None = None
         self._heal_ns: int | None = None
         self._first_join_ns: int | None = None
         self._returned_ns = 0
         self._held_term = stored_term
-        self._planned_rate = config.expected_rate_per_s
-        self._tightest_per_s = float("inf")
 
     # --- events -----------------------------------------------------------------------
 
@@ -152,6 +145,8 @@ class Coordinator:
         if isinstance(message, Accuse):
             accused = (message.accused, message.accused_incarnation)
             return self.membership.accused(node, *accused, now)
+        if isinstance(message, Retire):
+            return self._retire(link, node, now)
         if isinstance(message, Leave):
             return self.membership.leave(link, now)
         return []
@@ -168,13 +163,16 @@ class Coordinator:
         """Time has passed; call when ``due`` after reading everything that has arrived."""
         commands = self.membership.tick(now)
         preparing = self._preparing
-        if preparing and now - preparing.begun_ns > PREPARE_TIMEOUT_MS * MS:
+        if preparing and now - preparing.begun_ns > preparing.patience_ms * MS:
             self._begin_anew()
         self.planning.rate.measure(self.membership.nodes.values(), now)
         if self._heal_ns is not None and now >= self._heal_ns:
             self._heal_ns = None
-            best = self.decisions[self.failed].chosen[1]
-            commands += self._prepare(now, best, self._holdings(best), 1)
+            commands += self._heal(self.decisions[self.failed], 1, now)
+        avoided = self._broken.avoided(now)
+        if avoided != self.planning.broken:
+            self.planning.broken = avoided  # one is to be tried again
+            self._begin_anew()
         return commands + self._settle(now)
 
     def due(self, now: int) -> int:
@@ -197,7 +195,7 @@ class Coordinator:
         if self._foreseeing is not None:
             if not self._foreseeing.done:
                 self._foreseeing.prepare_next()
-            if self._foreseeing.done:
+            if self._foreseeing.done or now >= self._foresee_until_ns:
                 return self._foresee(self._foreseeing)
         return []
 
@@ -207,6 +205,10 @@ class Coordinator:
         if decide_ms is not None:
             self.planning.timings = self.planning.timings.with_decision(decide_ms)
 
+    def foreseen(self, failed: frozenset[str]) -> Decision | None:
+        """What to do without these nodes and links: looked up, or planned on the spot."""
+        return self.decisions.get(failed) or self.planning.decide_without(failed)
+
     @property
     def failovers(self) -> list[Failover]:
         """The accounts of the latest failovers, oldest first."""
@@ -214,16 +216,24 @@ class Coordinator:
 
     # --- the operator's orders --------------------------------------------------------
 
-    def set_objectives(self, objectives: Objectives, now: int) -> list[Command]:
-        """New objectives: everything is decided anew, now and for every failure."""
-        before, self.planning.objectives = self.planning.objectives, objectives
+    def set_objectives(
+        self, objectives: Objectives, classes: Mapping[str, ClassObjectives], now: int
+    ) -> list[Command]:
+        """New objectives: everything is decided anew, now and for every failure.
+
+        ``classes`` are those that the operator has set, over the configuration's.
+        """
+        planning = self.planning
+        before = planning.objectives, planning.classes
+        planning.objectives, planning.class_orders = objectives, dict(classes)
+        changed = changed_objectives(before, (planning.objectives, planning.classes))
         self._begin_anew()
-        changed = {
-            key: value
-            for key, value in msgspec.to_builtins(objectives).items()
-            if value != getattr(before, key)
-        }
         return [Event("objectives_changed", {"changed": changed}), *self._settle(now)]
+
+    def configure(self, objectives: DeploymentObjectives) -> None:
+        """The file's objectives have changed; ``set_objectives`` says which then hold."""
+        self.config = msgspec.structs.replace(self.config, objectives=objectives)
+        self.planning.configure(self.config)
 
     def drain(self, name: str, now: int) -> list[Command]:
         """Move a node's work elsewhere while it still does it; it gets none until resumed.
@@ -231,7 +241,7 @@ class Coordinator:
         Raises UsageError where the others cannot do its work.
         """
         node = self.membership.nodes[name]
-        before, node.drained = node.drained, True
+        before, node.drained, node.retiring = node.drained, True, False
         if self.plan is not None and self.planning.reconsidered_candidate() is None:
             node.drained = before
             raise UsageError(
@@ -241,9 +251,21 @@ class Coordinator:
         self._begin_anew()
         return [Event("node_draining", {"node": name}), *self._settle(now)]
 
+    def _retire(self, link: bytes, node: NodeRecord, now: int) -> list[Command]:
+        """A node is about to stop: as if drained, but only until its next life."""
+        if node.drained:
+            return []  # by order, which holds beyond this life
+        try:
+            commands = self.drain(node.name, now)
+        except UsageError as error:
+            return [Send(link, Refuse("retire", str(error)))]
+        node.retiring = True
+        return commands
+
     def resume(self, name: str, now: int) -> list[Command]:
         """Let a drained node work again."""
-        self.membership.nodes[name].drained = False
+        node = self.membership.nodes[name]
+        node.drained = node.retiring = False
         return [Event("node_resumed", {"node": name}), *self._settle(now)]
 
     def _begin_anew(self) -> None:
@@ -285,32 +307,14 @@ class Coordinator:
             candidate = self.planning.reconsidered_candidate()
             self._reconsider = candidate is not None  # until the plan is in force
             return self._form(now, candidate)
-        ready = self._returning(now)
+        ready = self.planning.returning(now)
         if ready and now - self._returned_ns >= RETURN_EVERY_MS * MS:
             self._returned_ns = now
             return self._form(now, self.planning.full_candidate(ready), ready)
-        if self._rate_matters():
+        if self.planning.rate_matters():
             assert self.target is not None
             return self._form(now, self.planning.settled_candidate(self.target))
         return []
-
-    def _returning(self, now: int) -> list[NodeRecord]:
-        """Nodes that wait to be taken in and have been stable for long enough."""
-        return [
-            n
-            for n in self.membership.live()
-            if n.state == "joined"
-            and not n.drained
-            and now - n.since_ns >= (self.config.return_stable_ms if n.was_dead else 0) * MS
-        ]
-
-    def _rate_matters(self) -> bool:
-        """The arrival rate has changed, and some candidate's capacity is near enough to care."""
-        rate = self.planning.rate.per_s
-        changed = abs(rate - self._planned_rate)
-        if changed <= RATE_CHANGE * max(self._planned_rate, 1.0):
-            return False
-        return max(rate, self._planned_rate) > self._tightest_per_s / 2
 
     def _first_plan(self, now: int) -> list[Command]:
         live = [node for node in self.membership.live() if not node.drained]
@@ -329,7 +333,7 @@ class Coordinator:
     ) -> list[Command]:
         """Have the nodes hold what the candidate and its contingencies need."""
         planning = self.planning
-        self._planned_rate = planning.rate.per_s
+        planning.planned_rate = planning.rate.per_s
         if candidate is None:
             if self.plan is not None:
                 return []
@@ -342,10 +346,17 @@ class Coordinator:
                 node.state = "active"  # more nodes than blocks: an ingress, and a spare
         setting = planning.setting(planning.nodes_for(candidate))
         wanted = wanted_parts(setting, candidate.layout, planning.measure(candidate.step))
-        return self._prepare(now, candidate, wanted, heal=None)
+        routes = planning.routes_beside(candidate)
+        wanted = hold_routes(setting, candidate, routes, wanted)
+        return self._prepare(now, candidate, wanted, heal=None, routes=routes)
 
     def _prepare(
-        self, now: int, candidate: Candidate, wanted: dict[str, tuple[int, ...]], heal: int | None
+        self,
+        now: int,
+        candidate: Candidate,
+        wanted: dict[str, tuple[int, ...]],
+        heal: int | None,
+        routes: tuple[ClassRoutes, ...] = (),
     ) -> list[Command]:
         self._ticket += 1
         nodes = self.membership.nodes
@@ -355,19 +366,26 @@ class Coordinator:
             if not set(parts) <= nodes[name].loaded.keys()
         }
         alone_ms = {n: load_alone_ms(self.bundle, facts(nodes[n]), p) for n, p in lacking.items()}
+        fetch_ms = longest_fetch_ms(self.bundle, nodes, lacking, self.planning.timings)
         self._preparing = Preparing(
-            self._ticket, candidate, set(lacking), now, wanted, alone_ms, heal
+            self._ticket, candidate, set(lacking), now, wanted, alone_ms, fetch_ms, heal, routes
         )
         commands: list[Command] = []
-        for name in lacking:
+        live, shelf = self.membership.live(), self.planning.shelf
+        for name, parts in lacking.items():
             link = nodes[name].link
             if link is not None:
-                message = Prepare(self._ticket, wanted[name], urgent=heal == 0)
+                sources = sources_for(nodes[name], parts, live, shelf, self.shelf_endpoint)
+                message = Prepare(self._ticket, wanted[name], heal == 0, sources)
                 commands.append(Send(link, message))
         return commands + self._when_prepared(now)
 
     def _prepared(self, node: NodeRecord, message: Prepared, now: int) -> list[Command]:
         node.loaded = {timing.part: timing for timing in message.loaded}
+        node.stored = None if message.stored is None else frozenset(message.stored)
+        timings = self.planning.timings
+        fetch_ms = message.fetch_us / 1e3
+        self.planning.timings = timings.with_fetching(node.name, message.fetched_bytes, fetch_ms)
         preparing = self._preparing
         if preparing is None or preparing.ticket != message.ticket:
             return []
@@ -378,7 +396,7 @@ class Coordinator:
             self._begin_anew()
             return self._settle(now)
         if preparing.heal is not None and node.name in preparing.waiting:
-            took_ms = (now - preparing.begun_ns) / MS
+            took_ms = (now - preparing.begun_ns) / MS - fetch_ms
             alone_ms = preparing.alone_ms[node.name]
             timings = self.planning.timings
             self.planning.timings = timings.with_loading(node.name, took_ms, alone_ms)
@@ -398,18 +416,19 @@ class Coordinator:
         again = make_step(setting, candidate.layout, candidate.step.technique)
         assert again is not None  # its accuracy was known a moment ago
         self._foreseeing = None
-        full = planning.measure(again.step)
-        failures_of = self._accounts.failures_of
-        contingencies = Contingencies(setting, candidate.layout, full, failures_of)
-        self._forming = Forming(again, contingencies)
+        routes = settled_routes(setting, preparing.routes, planning.routes_beside(again))
+        contingencies = planning.foresight(again, routes, self._accounts.failures_of)
+        self._forming = Forming(again, contingencies, routes)
         return []
 
     def _install(self, forming: Forming, now: int) -> list[Command]:
         """Put a whole plan in force; every single failure is prepared."""
         self._forming, self._foreseeing = None, forming.contingencies
+        self._foresee_until_ns = now + FORESEE_MS * MS
         self._reconsider = False
         step = forming.candidate.step
         nodes = self.planning.nodes_for(forming.candidate)
+        names = [node.name for node in nodes]
         returned = [n.name for n in nodes if n.state == "joined" and self.plan is not None]
         for node in self.membership.live():
             if node in nodes:
@@ -419,31 +438,34 @@ class Coordinator:
         self.step = self.target = step
         self.layout = forming.candidate.layout
         self.planning.remember_full(step)
+        self.planning.routes = forming.routes
         self.decisions = dict(forming.contingencies.decisions)
-        self._tightest_per_s = self.config.max_utilisation * forming.contingencies.tightest_per_s
+        tightest = forming.contingencies.tightest_per_s
+        self.planning.tightest_per_s = self.config.max_utilisation * tightest
         self.failed = frozenset()
         self._raise_version()
-        self.plan = self._make_plan(step)
+        self.plan = self.planning.make_plan(self.version, step, self.decisions.values())
         return [
             *self._send_all(NewPlan(self.plan), now),
             *(Event("node_returned", {"node": name}) for name in returned),
             formed_event(self.version, step),
-            *violation_events(forming.candidate, self.decisions),
+            *plan_events(forming.candidate, self.decisions, forming.routes, names),
         ]
 
     def _foresee(self, contingencies: Contingencies) -> list[Command]:
-        """Pairs are prepared too: agents may have them."""
+        """Links and pairs are prepared too: agents may have them."""
         self._foreseeing = None
         if self.plan is None or self.failed:
             return []
         self.decisions = dict(contingencies.decisions)
-        pairs = contingencies.as_plan(2)
+        more = contingencies.beyond_singles()
         version = self.plan.version
         self.plan = msgspec.structs.replace(
-            self.plan, contingencies=(*self.plan.contingencies, *pairs)
+            self.plan, contingencies=(*self.plan.contingencies, *more)
         )
-        message = Foresee(version, pairs)
-        return [Send(link, message) for link in links(self._obeying())] if pairs else []
+        chunks = [more[i : i + FORESEE_AT_ONCE] for i in range(0, len(more), FORESEE_AT_ONCE)]
+        messages = [Foresee(version, chunk) for chunk in chunks]
+        return [Send(link, m) for link in links(self._obeying()) for m in messages]
 
     # --- failover ---------------------------------------------------------------------
 
@@ -454,21 +476,57 @@ class Coordinator:
             if self.plan is not None:
                 self._settle_ns = now + SETTLE_MS * MS  # members and ingresses have changed
             return []
+        decision = self.foreseen(self.failed | {failure.node})
+        silence_ms = (now - failure.last_heard_ns) / MS
+        timings = self.planning.timings
+        self.planning.timings = timings.with_failure(failure.node, silence_ms, HEARTBEAT_MS)
+        return self._fail_over(failure, decision, now)
+
+    def _link_failure(self, source: str, target: str, now: int) -> list[Command] | None:
+        """One node cannot reach another one, and both live: avoid the link, if that can be done.
+
+        None where it cannot, or no plan is in force: then a node must be left out.
+        """
+        link = link_name(source, target)
+        if link in self.planning.broken:
+            return []  # what was on its way when it failed
+        if self.plan is None or self.step is None or link_ends(link) is None:
+            return None
+        own = (c.step for routes in self.planning.routes for c in routes.own)
+        in_force = [self.step, self.target or self.step, *own]
+        decision = None
+        if any(step.uses(frozenset({link})) for step in in_force):
+            decision = self.foreseen(self.failed | {link})
+            if decision is None:
+                return None
+        self._broken.broke(link, now)
+        self.planning.broken = self._broken.avoided(now)
+        self._drop_preparation(link, now)
+        event = Event("link_failed", {"link": link, "avoided_ms": self._broken.avoided_ms(link)})
+        if decision is not None:
+            failure = Failure(link, f"unreachable from {source}", now, now, was_active=True)
+            return [*self._fail_over(failure, decision, now), event]
+        # Only those who enter by one of its ends need it: they are to enter elsewhere. What is
+        # prepared may need it: until that is done anew, failures are planned for on the spot.
+        self._settle_ns, self._foreseeing = now + SETTLE_MS * MS, None
+        self.decisions = {f: d for f, d in self.decisions.items() if f == self.failed}
+        self._raise_version()
+        self.plan = self._whole_plan()
+        return [*self._send_all(NewPlan(self.plan), now), event]
+
+    def _fail_over(self, failure: Failure, decision: Decision | None, now: int) -> list[Command]:
+        """Go on without what has failed."""
         self._preparing = self._heal_ns = self._forming = self._foreseeing = None
         self.failed |= {failure.node}
         self._settle_ns = now + SETTLE_MS * MS
-        decision = self.decisions.get(self.failed) or self.planning.decide_without(self.failed)
         if decision is None:
             problem = "no node is left that can run the model"
             return [Event("no_plan", {"nodes": sorted(self.failed), "problem": problem})]
         self.decisions[self.failed] = decision
-        silence_ms = (now - failure.last_heard_ns) / MS
-        timings = self.planning.timings
-        self.planning.timings = timings.with_failure(failure.node, silence_ms, HEARTBEAT_MS)
         self._accounts.failed(failure, decision, now)
         commands: list[Command] = []
         if decision.chosen[0].missing:
-            return self._prepare(now, decision.chosen[0], self._holdings(decision.chosen[0]), 0)
+            return self._heal(decision, 0, now)
         commands += self._activate(0, now)
         if len(decision.chosen) > 1:
             self._heal_ns = now + HEAL_AFTER_MS * MS
@@ -478,21 +536,18 @@ class Coordinator:
             commands.append(Event("technique_fell_back", fields))
         return commands
 
-    def _drop_preparation(self, node: str, now: int) -> None:
-        """A node failed that the plan being formed may count on: form it anew."""
+    def _drop_preparation(self, name: str, now: int) -> None:
+        """A node or link failed that the plan being formed counts on: form it anew."""
         under_way = self._preparing or self._forming
-        if under_way is not None and node in under_way.candidate.step.nodes:
+        if under_way is not None and under_way.uses(frozenset({name})):
             self._preparing = self._forming = None
             if self.plan is not None:
                 self._settle_ns = now + SETTLE_MS * MS
 
-    def _holdings(self, candidate: Candidate) -> dict[str, tuple[int, ...]]:
-        """What nodes that lack something should hold: what they have, and what is missing."""
-        nodes = self.membership.nodes
-        return {
-            name: (*parts, *(p for p in nodes[name].loaded if p not in parts))
-            for name, parts in candidate.missing.items()
-        }
+    def _heal(self, decision: Decision, index: int, now: int) -> list[Command]:
+        """Have loaded what a step needs, then put it in force."""
+        wanted = also_missing(self.membership.nodes, decision.missing(index))
+        return self._prepare(now, decision.chosen[index], wanted, heal=index)
 
     def _activate(self, index: int, now: int) -> list[Command]:
         """Put a step of the current failure set's contingency in force everywhere."""
@@ -501,6 +556,7 @@ class Coordinator:
         step = decision.chosen[index].step
         self._raise_version()
         self.step, self.target = step, decision.chosen[-1].step
+        self.planning.routes = decision.classes_at(index)
         self._accounts.stepped(self.version, step, now, healed=index > 0)
         if self.plan.contingency(self.failed) is not None:
             failed = tuple(sorted(self.failed))
@@ -534,21 +590,7 @@ class Coordinator:
     def _raise_version(self) -> None:
         self.version = Version(self.version.term, self.version.number + 1)
 
-    def _make_plan(self, step: Step) -> Plan:
-        """The plan as agents get it, naming only nodes that may be connected to."""
-        nodes = self.membership.nodes.values()
-        return Plan(
-            version=self.version,
-            deployment=self.config.deployment,
-            bundle=self.bundle.hash,
-            members=self.membership.members(),
-            failed=tuple(n.name for n in nodes if not n.live),
-            step=step,
-            contingencies=tuple(decision.contingency() for decision in self.decisions.values()),
-            draining=tuple(n.name for n in nodes if n.drained),
-        )
-
     def _whole_plan(self) -> Plan:
         """What is in force now, for an agent that does not hold its base."""
         assert self.step is not None
-        return msgspec.structs.replace(self._make_plan(self.step), contingencies=())
+        return self.planning.make_plan(self.version, self.step, ())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
 import socket as tcp
 import time
 from collections import deque
@@ -16,12 +15,40 @@ from zmq.utils.monitor import recv_monitor_message
 from continuer import __version__, realtime, sockets, wire
 from continuer import bundle as bundles
 from continuer.config import CoordinatorConfig
-from continuer.errors import ConfigError, WireError
+from continuer.errors import EXIT_CONFIG, EXIT_PERMISSION, ConfigError, WireError
 from continuer.journal import Event, Journal
-from continuer.wire import Accuse, Ack, Ask, Heartbeat, Join, Leave, Prepared, Refuse, Stale, Tell
+from continuer.notify import Pulse
+from continuer.security import access, signing
+from continuer.security.identity import Identity
+from continuer.service import Service, unwritable
+from continuer.shelf import Shelf
+from continuer.wire import (
+    Accuse,
+    Ack,
+    Ask,
+    Enrol,
+    Heartbeat,
+    Join,
+    Keyring,
+    Leave,
+    Members,
+    Offer,
+    Prepared,
+    Refuse,
+    Retire,
+    Seek,
+    Stale,
+    Tell,
+)
+from coordinator import metrics
+from coordinator.admission import Admission
 from coordinator.commands import Command, Decided, Probe, Send
 from coordinator.core import Coordinator
+from coordinator.event_ring import EventRing
+from coordinator.membership import links
 from coordinator.orders import load as load_orders
+from coordinator.predictions import read as read_table
+from coordinator.status import health, status
 from coordinator.verbs import Verbs
 
 PROBE_TIMEOUT_NS = 200_000_000
@@ -29,19 +56,32 @@ READ_AT_MOST = 500
 # Preparing for failures takes a millisecond at a time, and an agent on the same box needs the
 # core too: with real-time priority one after the other would hold up requests for 20 ms.
 IDLE_EVERY_NS = 5_000_000
+TURN_EVERY_NS = 200_000_000
 TERM_FILE = "term"
+JOINING = 64
+ADMISSION_VERBS = ("token.", "node.")
+NO_KEYS = (
+    "this coordinator uses no keys, so everyone may join; to change that, 'continuer node init' "
+    "and restart it"
+)
 
 
 class Daemon:
     """Runs until told to stop. Raises ConfigError before it opens a socket, or on a busy port."""
 
-    def __init__(self, config: CoordinatorConfig, journal: Journal) -> None:
+    def __init__(
+        self, config: CoordinatorConfig, journal: Journal, service: Service[CoordinatorConfig]
+    ) -> None:
         self._journal = journal
+        self._config = config
         self._bundle = bundles.load(config.bundle)
         self._state = Path(config.state_dir) if config.state_dir else None
         orders = load_orders(self._state)
         self._core = Coordinator(config, self._bundle, self._stored_term(), orders)
-        self._verbs = Verbs(self._core, orders, self._state)
+        self._core.planning.table, table_event = read_table(config.tables, self._bundle)
+        ring = EventRing()
+        journal.listeners.append(ring.add)
+        self._verbs = Verbs(self._core, orders, self._state, ring)
         self._stored = self._core.version.term
         self._context: zmq.Context[Any] = zmq.Context()
         self._real_time = config.realtime and realtime.permitted()
@@ -56,29 +96,46 @@ class Daemon:
         self.control_port = sockets.bind(
             self._control, "control_port", config.listen, config.control_port
         )
+        self._signature = signing.signature_of(self._bundle.directory)
+        self._gates = {"agents": access.gate("agents"), "control": access.gate("control")}
+        self._admission, self._join = self._make_admission()
+        files = self._bundle.files
+        self._shelf = Shelf(
+            config.listen,
+            config.store_port,
+            files.get,
+            self._foreign_file,
+            config.transfer_mib_per_s,
+        )
+        self._core.shelf_endpoint = sockets.announce("*", self._shelf.port)
+        self._core.planning.shelf = frozenset(
+            self._bundle.part_ids[name]
+            for name in self._bundle.parts
+            if self._bundle.file_of(name).is_file()
+        )
         self._poller = zmq.Poller()
-        for sock in (self._agents, self._control, self._monitor):
-            self._poller.register(sock, zmq.POLLIN)
+        for sock in (self._agents, self._control, self._monitor, self._join):
+            if sock is not None:
+                self._poller.register(sock, zmq.POLLIN)
         self._open_fds: set[int] = set()
         self._link_of_fd: dict[int, bytes] = {}
         self._known: set[bytes] = set()
         self._probes: dict[int, tuple[tcp.socket, Probe, int]] = {}
-        self._unwritten: deque[Event] = deque()
-        self._running = True
+        self._unwritten: deque[Event] = deque([table_event])
         self._dropped = 0
-
-    def stop(self, *_: object) -> None:
-        """Ask the loop to end; safe in a signal handler."""
-        self._running = False
+        self._service = service
+        self._pulse = Pulse("coordinator")
+        self._metrics = metrics.serve(config.metrics, journal, self._brief, [self._pulse])
+        self._turn_ns = 0
 
     def run(self) -> None:
-        """Serve until ``stop``."""
-        signal.signal(signal.SIGTERM, self.stop)
-        signal.signal(signal.SIGINT, self.stop)
+        """Serve until SIGTERM or SIGINT."""
+        # The loop comes around every 20 ms, and looks at what signals have left.
+        self._service.arrange(lambda: None)
         self._journal.emit(
             "daemon_started",
             role="coordinator",
-            endpoints={"agents": self.agents_port, "control": self.control_port},
+            endpoints=self._endpoints(),
             bundle=self._bundle.name,
             version=__version__,
             realtime=self._real_time,
@@ -87,9 +144,11 @@ class Daemon:
             realtime.raise_thread()
         # A full collection takes milliseconds at the worst of moments; what exists now stays.
         gc.freeze()
+        self._shelf.start()
         due = self._core.due(time.monotonic_ns())
         idle_due = 0
-        while self._running:
+        self._service.ready(self._status(), [self._pulse])
+        while not self._service.stops:
             wait_ms = max(0, -(-(due - time.monotonic_ns()) // 1_000_000))
             if self._core.busy:
                 wait_ms = min(wait_ms, IDLE_EVERY_NS // 1_000_000)
@@ -105,10 +164,38 @@ class Daemon:
                 self._perform(self._core.on_tick(now))
                 self._expire_probes(now)
                 due = self._core.due(time.monotonic_ns())
+            self._turn(now)
+        self._service.stopping("")
+        if self._metrics is not None:
+            self._metrics.stop()
+        self._shelf.stop()
         self._write_events()
         self._journal.emit("daemon_stopped", role="coordinator", reason="signal")
         self._agents.disable_monitor()
-        self._context.destroy(linger=0)
+        sockets.end(self._context)
+
+    def _turn(self, now: int) -> None:
+        """After every round: earn the watchdog's feed, and see to a reload."""
+        self._pulse.beat()
+        if now >= self._turn_ns:
+            self._turn_ns = now + TURN_EVERY_NS
+            self._service.turn(now, self._status())
+        config = self._service.reloaded()
+        if config is not None:
+            self._perform(self._verbs.configured(config.objectives, now))
+
+    def _endpoints(self) -> dict[str, int]:
+        ports = {"agents": self.agents_port, "control": self.control_port}
+        return ports if self._metrics is None else {**ports, "metrics": self._metrics.port}
+
+    def _brief(self) -> dict[str, Any]:
+        """For metrics; read in a thread of theirs."""
+        return status(self._core, time.monotonic_ns(), brief=True)
+
+    def _status(self) -> str:
+        nodes = self._core.membership
+        live = f"{len(nodes.live())} of {len(nodes.nodes)} nodes"
+        return f"{health(self._core)}, plan {self._core.version}, {live}"
 
     # --- receiving --------------------------------------------------------------------
 
@@ -121,6 +208,8 @@ class Daemon:
             self._finish_probe(fd)
         if self._control in ready:
             self._read_control()
+        if self._join in ready:
+            self._read_join()
 
     def _read_monitor(self) -> None:
         """Connections that came and went, in order. Descriptors are used again and again."""
@@ -144,13 +233,16 @@ class Daemon:
             now = time.monotonic_ns()
             link = frames[0].bytes
             try:
+                sender = self._gates["agents"].sender(frames[-1])
                 if link not in self._known:
                     self._learn_link(link, frames[-1])
                 if len(frames) != 2:
                     raise WireError(f"{len(frames)} frames; expected 2")
                 message = wire.decode(
-                    frames[1].buffer, Heartbeat, Join, Ack, Prepared, Stale, Accuse, Leave
+                    frames[1].buffer,
+                    *(Heartbeat, Join, Ack, Prepared, Stale, Accuse, Retire, Leave, Seek),
                 )
+                self._gates["agents"].check(sender, message)
             except wire.ProtocolMismatchError as error:
                 self._send(link, wire.encode(Refuse("protocol", str(error))))
                 self._foreign("agents", error)
@@ -158,7 +250,20 @@ class Daemon:
             except WireError as error:
                 self._foreign("agents", error)
                 continue
+            if isinstance(message, Join) and sender is not None:
+                self._introduce(link, sender)
+            if isinstance(message, Seek):
+                self._offer(link, message)
+                continue
             self._perform(self._core.on_message(link, message, now))
+
+    def _offer(self, link: bytes, seek: Seek) -> None:
+        """Tell an agent that has no bundle which one is served, and where it is handed out."""
+        source = self._core.shelf_endpoint
+        answer: Offer | Refuse = Offer(self._bundle.hash, source, self._signature)
+        if seek.cluster != self._config.cluster:
+            answer = Refuse("cluster", f"this coordinator serves {self._config.cluster!r}")
+        self._send(link, wire.encode(answer))
 
     def _learn_link(self, link: bytes, frame: zmq.Frame) -> None:
         """Remember the connection of a link, so that its closing can be told from others'.
@@ -181,11 +286,14 @@ class Daemon:
 
     def _read_control(self) -> None:
         while self._control.poll(0):
-            frames = self._control.recv_multipart()
+            try:
+                frames, sender = self._gates["control"].receive(self._control)
+            except zmq.Again:
+                return
             try:
                 if len(frames) != 2:
                     raise WireError(f"{len(frames)} frames; expected 2")
-                answer = self._answer(wire.decode(frames[1], Ask))
+                answer = self._answer(wire.decode(frames[1], Ask), sender)
             except wire.ProtocolMismatchError as error:
                 answer = Tell({}, str(error))
             except WireError as error:
@@ -196,10 +304,87 @@ class Daemon:
             except zmq.ZMQError:
                 continue  # who asked has gone
 
-    def _answer(self, ask: Ask) -> Tell:
+    def _answer(self, ask: Ask, sender: Identity | None) -> Tell:
+        try:
+            self._gates["control"].check(sender, ask)
+        except access.RefusedError as error:
+            return Tell({}, str(error), EXIT_PERMISSION)
+        if self._admission is not None and sender is not None:
+            told = self._admission.answer(ask, sender)
+            if told is not None:
+                return told
+        elif ask.verb.startswith(ADMISSION_VERBS):
+            return Tell({}, NO_KEYS, EXIT_CONFIG)
         answer, commands = self._verbs.answer(ask, time.monotonic_ns())
         self._perform(commands)
         return answer
+
+    # --- who is known -----------------------------------------------------------------
+
+    def _make_admission(self) -> tuple[Admission | None, sockets.Socket | None]:
+        """Where keys are used: a door for those who have none yet, shut unless a token is open."""
+        own = access.installed()
+        if own is None:
+            return None, None
+        made = Admission(self._config, own, self._journal, self._ring_changed)
+        door = sockets.make(self._context, zmq.ROUTER, wire.MAX_HEADER_BYTES, high_water=JOINING)
+        join_port = sockets.bind(door, "join_port", self._config.listen, self._config.join_port)
+        made.ports = {
+            "agents": self.agents_port, "control": self.control_port, "join": join_port
+        }  # fmt: skip
+        return made, door
+
+    def _read_join(self) -> None:
+        assert self._admission is not None
+        assert self._join is not None
+        while self._join.poll(0):
+            frames = self._join.recv_multipart(copy=False)
+            try:
+                if len(frames) != 2:
+                    raise WireError(f"{len(frames)} frames; expected 2")
+                enrol = wire.decode(frames[1].buffer, Enrol)
+            except WireError as error:
+                self._foreign("join", error)
+                continue
+            members = self._core.membership.members()
+            ingresses = tuple((member.node, member.ingress) for member in members)
+            answer = self._admission.enrol(enrol, str(frames[1].get("User-Id")), ingresses)
+            try:
+                self._join.send_multipart([frames[0].bytes, wire.encode(answer)], zmq.NOBLOCK)
+            except zmq.ZMQError:
+                continue  # who asked has gone, and is known: it may try again as that
+
+    def _introduce(self, link: bytes, sender: Identity) -> None:
+        """Before an agent is told of others: their keys. Its new key replaces an older one."""
+        own = access.installed()
+        assert own is not None
+        assert self._admission is not None
+        self._admission.used(sender)
+        self._send(link, wire.encode(Keyring(own.ring.identities)))
+
+    def _ring_changed(self, out: frozenset[str]) -> None:
+        """Tell every agent whose keys are good, and do without nodes whose keys are not."""
+        own = access.installed()
+        assert own is not None
+        membership = self._core.membership
+        raw = wire.encode(Keyring(own.ring.identities))
+        for link in links(membership.nodes.values()):
+            self._send(link, raw)
+        for node in [membership.nodes[name] for name in out if name in membership.nodes]:
+            if node.link is not None and node.member is not None:
+                goodbye = Leave(node.name, node.member.incarnation)
+                commands = self._core.on_message(node.link, goodbye, time.monotonic_ns())
+                self._perform(commands)
+        if out:
+            left = Members(membership.members())
+            live = links(node for node in membership.live())
+            self._perform([Send(link, left) for link in live])
+
+    # --- strangers --------------------------------------------------------------------
+
+    def _foreign_file(self, socket: str, problem: str, dropped: int) -> None:
+        if dropped & (dropped - 1) == 0:  # 1, 2, 4, 8, ...
+            self._journal.emit("foreign_bytes", socket=socket, problem=problem, dropped=dropped)
 
     def _foreign(self, socket: str, error: WireError) -> None:
         """Strangers' bytes: dropped, counted, and said only now and then."""
@@ -284,7 +469,13 @@ class Daemon:
         if self._state is None or self._core.version.term == self._stored:
             return
         self._stored = self._core.version.term
-        self._state.mkdir(parents=True, exist_ok=True)
-        temporary = self._state / (TERM_FILE + ".new")
-        temporary.write_text(str(self._stored))
-        temporary.replace(self._state / TERM_FILE)
+        try:
+            self._state.mkdir(parents=True, exist_ok=True)
+            temporary = self._state / (TERM_FILE + ".new")
+            temporary.write_text(str(self._stored))
+            temporary.replace(self._state / TERM_FILE)
+        except OSError as error:
+            # Agents remember the term as well, so a full disk is no reason to stop serving.
+            self._unwritten.append(
+                Event("state_unwritable", {"problem": unwritable(self._state, error)})
+            )

@@ -22,6 +22,8 @@ class Timings(msgspec.Struct, frozen=True):
     tell_ms: float = 1.0
     detect_ms_of: dict[str, float] = {}
     load_factor_of: dict[str, float] = {}
+    fetch_bytes_per_ms: float = 20_000.0
+    fetch_bytes_per_ms_of: dict[str, float] = {}
 
     def detect(self, failed: frozenset[str]) -> float:
         """Until these nodes' failure is known: the slowest of them counts."""
@@ -31,6 +33,19 @@ class Timings(msgspec.Struct, frozen=True):
     def load(self, node: str, alone_ms: float) -> float:
         """How long a node takes to load what takes ``alone_ms`` when nothing else runs."""
         return alone_ms * self.load_factor_of.get(node, 1.0)
+
+    def fetch(self, node: str, nbytes: int) -> float:
+        """How long a node takes to fetch so much from others."""
+        return nbytes / self.fetch_bytes_per_ms_of.get(node, self.fetch_bytes_per_ms)
+
+    def with_fetching(self, node: str, nbytes: int, took_ms: float) -> Timings:
+        """A node took this long to fetch so much."""
+        if nbytes <= 0 or took_ms <= 0:
+            return self
+        known = self.fetch_bytes_per_ms_of
+        # The first figure of a node replaces what was only assumed.
+        learned = _smooth(known[node], nbytes / took_ms) if node in known else nbytes / took_ms
+        return msgspec.structs.replace(self, fetch_bytes_per_ms_of={**known, node: learned})
 
     def with_failure(self, node: str, silence_ms: float, heartbeat_ms: float) -> Timings:
         """A failure was detected after ``silence_ms`` without a sign of life.

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterable
 
 from continuer.bundle import Bundle
 from continuer.config import CoordinatorConfig, check_endpoint
+from continuer.drift import Drift
 from continuer.errors import ConfigError
-from continuer.journal import Event
+from continuer.events import Event
 from continuer.plan import Member
 from continuer.wire import Heartbeat, Join, Members, Refuse
 from coordinator.commands import MS, Command, Failure, NodeRecord, Probe, Send
@@ -29,7 +30,11 @@ MAX_PROBLEM = 500
 
 
 class Membership:
-    """Records of all configured nodes; ``on_failure`` is called for each new failure."""
+    """Records of all configured nodes; ``on_failure`` is called for each new failure.
+
+    ``on_link_failure`` is asked (source, target, now) when one node cannot reach another that
+    lives; where it gives None the link cannot be gone around, and the target is left out.
+    """
 
     def __init__(
         self,
@@ -37,12 +42,15 @@ class Membership:
         bundle: Bundle,
         on_failure: Callable[[Failure, int], list[Command]],
         drained: Collection[str] = (),
+        on_link_failure: Callable[[str, str, int], list[Command] | None] = lambda *_: None,
     ) -> None:
         self._config = config
         self._bundle = bundle
         self._on_failure = on_failure
+        self._on_link_failure = on_link_failure
         self.detector = Detector(config.heartbeat_timeout_ms)
         self.nodes = {name: NodeRecord(name, drained=name in drained) for name in config.nodes}
+        self._drift = Drift()
         self._by_link: dict[bytes, str] = {}
         self._probing: set[str] = set()
         self._held: tuple[str, ...] = ()
@@ -80,7 +88,11 @@ class Membership:
         known = node.member
         new_life = known is not None and known.incarnation != join.member.incarnation
         if new_life:
+            self._drift.forget(name)
+            node.slowness = 1.0
             node.refused = frozenset()
+            node.drained = node.drained and not node.retiring
+            node.retiring = False
             node.was_dead = node.was_dead or node.state == "suspect"  # that life is over
         same_life = known is not None and not new_life
         if node.link is not None:
@@ -90,6 +102,11 @@ class Membership:
         node.loaded = {timing.part: timing for timing in join.loaded}
         node.memory_bytes = join.memory_bytes or float("inf")
         node.standby = join.standby
+        node.store = join.store
+        node.stored = None if join.stored is None else frozenset(join.stored)
+        for other in self.nodes.values():
+            if other.stored is not None:
+                other.refused &= other.stored  # what it could not fetch, this node may have
         node.heartbeats = 0
         self.detector.watch(name, now)
         if not (same_life and node.state in ("active", "suspect")):
@@ -156,11 +173,27 @@ class Membership:
         if node.heartbeats:  # what was accepted before we listened does not arrive now
             node.arrived += max(0, beat.accepted - node.accepted)
         node.accepted, node.done, node.queued = beat.accepted, beat.done, beat.queued
-        node.rss_bytes = beat.rss_bytes
+        node.rss_bytes, node.repairs = beat.rss_bytes, beat.repairs
+        alarms = self._learn_slowness(node, beat)
         node.heartbeats += 1
         if node.state in ("suspect", "dead"):
-            return self._regain(node, now)
-        return []
+            return [*alarms, *self._regain(node, now)]
+        return alarms
+
+    def _learn_slowness(self, node: NodeRecord, beat: Heartbeat) -> list[Command]:
+        """What its parts take now, against what it reported when it loaded them."""
+        worked_us = beat.worked_us - node.worked_us
+        predicted_us = beat.predicted_us - node.predicted_us
+        node.worked_us, node.predicted_us = beat.worked_us, beat.predicted_us
+        if not node.heartbeats:
+            return []  # that was before we listened, or in another life
+        alarm = self._drift.observe(node.name, worked_us, predicted_us)
+        node.slowness = self._drift.factor(node.name)
+        if alarm is None:
+            return []
+        name = "prediction_wrong" if alarm.raised else "prediction_right"
+        fields = {"node": node.name, "error_percent": alarm.error_percent, "factor": alarm.factor}
+        return [Event(name, fields)]
 
     def _regain(self, node: NodeRecord, now: int) -> list[Command]:
         """A node held failed is heard: after a short proof it may be used again."""
@@ -223,7 +256,10 @@ class Membership:
                 return []
             commands = self._fail(node, "connection refused", now, now)
             return [*commands, *self._bury(node, "connection refused")]
-        return self._leave_out(node, by, now) if by and self.nodes[by].live else []
+        if not (by and self.nodes[by].live):
+            return []
+        around = self._on_link_failure(by, name, now)
+        return around if around is not None else self._leave_out(node, by, now)
 
     def _leave_out(self, node: NodeRecord, by: str, now: int) -> list[Command]:
         """It lives, but the link from another node to it does not: routes must avoid it."""
@@ -267,7 +303,7 @@ class Membership:
         silence = self.detector.silence_ns(node.name, now)
         was_active = node.state == "active"
         node.state, node.suspect_ns, node.reason = "suspect", now, reason
-        failure = Failure(node.name, reason, now - silence, evidence_ns, was_active)
+        failure = Failure(node.name, reason, now - silence, evidence_ns, was_active, node.queued)
         # The new route first, the journal after: every microsecond here is outage.
         return [
             *self._on_failure(failure, now),

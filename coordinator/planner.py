@@ -6,6 +6,7 @@ returns candidates, steps and contingencies; nothing is remembered.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,18 +15,21 @@ import msgspec
 
 from continuer.bundle import Bundle
 from continuer.config import ForcedTechnique
-from continuer.objectives import Metrics, Objectives, score, violations
-from continuer.placement import place
-from continuer.plan import Contingency, Hop, Step, Technique
-from coordinator.accuracies import accuracy_of
+from continuer.objectives import Metrics, Objectives, RequestClass, score, violations
+from continuer.placement import INFINITE, Link, place
+from continuer.plan import ClassStep, Contingency, Hop, Step, Technique
+from coordinator.accuracies import KnownAccuracy, accuracy_of
+from coordinator.arrangements import arrangements, split_failures, victims
 from coordinator.downtimes import Timings
 from coordinator.layouts import Layout, exit_layouts, mixed_layouts, skip_layout
+from coordinator.predictions import Predictions
 
 
 class NodeFacts(msgspec.Struct, frozen=True):
     """What is known of one live node: measured timings where it has reported them.
 
-    ``refused`` are parts that it could not load; it is given none of them.
+    ``refused`` are parts that it could not load; it is given none of them. ``stored`` are those
+    on its disk, None where all are; others it fetches first.
     """
 
     name: str
@@ -36,12 +40,20 @@ class NodeFacts(msgspec.Struct, frozen=True):
     memory_bytes: float = float("inf")
     standby: str = "all"
     refused: frozenset[int] = frozenset()
+    stored: frozenset[int] | None = None
+
+    def has(self, part: int) -> bool:
+        """The part is on the node's disk."""
+        return self.stored is None or part in self.stored
 
 
 class Setting(msgspec.Struct, frozen=True):
     """Everything that a decision depends on. ``nodes`` in pipeline order, live ones only.
 
-    ``failed`` are the nodes whose failure is being decided on.
+    ``failed`` are the nodes whose failure is being decided on. ``links`` says what hops cost
+    where it is not ``hop_us``; ``shelf`` which parts the coordinator hands out, None for all.
+    ``broken`` are links that no route may use; ``classes`` request classes to decide for as well.
+    ``predictions``: a table's, for what was not measured.
     """
 
     bundle: Bundle
@@ -53,20 +65,39 @@ class Setting(msgspec.Struct, frozen=True):
     hop_us: float = 300.0
     timings: Timings = Timings()
     failed: frozenset[str] = frozenset()
+    links: dict[tuple[str, str], Link] = {}
+    shelf: frozenset[int] | None = None
+    broken: frozenset[str] = frozenset()
+    classes: tuple[RequestClass, ...] = ()
+    predictions: Predictions | None = None
+
+    def obtainable(self, node: NodeFacts, part: int) -> bool:
+        """The node has the part on disk, or somebody has it from whom it can be fetched."""
+        if node.has(part) or self.shelf is None or part in self.shelf:
+            return True
+        return any(other.has(part) for other in self.nodes)
+
+    def hop(self, sender: str, receiver: str, nbytes: int) -> tuple[float, float]:
+        """Microseconds that a hop takes, and for how long it uses the link."""
+        link = self.links.get((sender, receiver), Link(self.hop_us))
+        used = link.us_per_byte * nbytes
+        return link.hop_us + used, used
 
 
 class Candidate(msgspec.Struct, frozen=True):
     """One way to go on, what is predicted of it, and what speaks against it.
 
     ``missing`` names the parts that nodes would have to load first; ``problems`` the
-    thresholds broken, by what share; ``measured`` is False where the accuracy is an estimate.
+    thresholds broken, by what share; ``accuracy`` says where
+    the step's accuracy comes from; ``timed`` that every latency in it was measured by its node.
     """
 
     step: Step
     score: float
     missing: dict[str, tuple[int, ...]]
     problems: dict[str, float]
-    measured: bool
+    accuracy: KnownAccuracy
+    timed: bool
 
     @property
     def layout(self) -> Layout:
@@ -78,6 +109,14 @@ class Candidate(msgspec.Struct, frozen=True):
         """No threshold is broken and the capacity suffices."""
         return not self.problems
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where accuracy and latency come from, as reports show it."""
+        return {
+            "accuracy_source": self.accuracy.source,
+            "latency_source": "measured" if self.timed else "predicted",
+        }
+
     def report(self) -> dict[str, Any]:
         """The candidate as the demo's and the CLI's JSON show it."""
         return {
@@ -85,6 +124,7 @@ class Candidate(msgspec.Struct, frozen=True):
             "exit": self.step.exit,
             "accuracy": self.step.reported_accuracy,
             "latency_ms": round(self.step.latency_ms, 3),
+            **self.sources,
             "downtime_ms": round(self.step.downtime_ms, 3),
             "capacity_per_s": round(self.step.capacity_per_s, 1),
             "feasible": self.feasible,
@@ -92,10 +132,53 @@ class Candidate(msgspec.Struct, frozen=True):
         }
 
 
+class ClassRoutes(msgspec.Struct, frozen=True):
+    """What is done for one request class. ``first`` is None where it goes by the plan's own step.
+
+    ``second``: the other route of a masked class; ``problem`` says why it has none.
+    """
+
+    name: str
+    first: Candidate | None = None
+    second: Candidate | None = None
+    problem: str = ""
+
+    @property
+    def own(self) -> tuple[Candidate, ...]:
+        """The routes that are not the plan's."""
+        return tuple(c for c in (self.first, self.second) if c is not None)
+
+    @property
+    def missing(self) -> dict[str, tuple[int, ...]]:
+        """The parts that nodes would have to load for it."""
+        return merged(*(candidate.missing for candidate in self.own))
+
+    def as_step(self) -> ClassStep:
+        """As agents hold it."""
+        first, second = (c.step if c is not None else None for c in (self.first, self.second))
+        return ClassStep(self.name, first, second)
+
+
+def steps_of(candidate: Candidate, routes: Iterable[ClassRoutes]) -> list[Step]:
+    """All steps that are in force together: the plan's own, and those of request classes."""
+    return [candidate.step, *(own.step for each in routes for own in each.own)]
+
+
+def merged(*parts_of: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """For each node the parts that any of these names, each once, in order."""
+    found: dict[str, tuple[int, ...]] = {}
+    for layout in parts_of:
+        for node, parts in layout.items():
+            known = found.get(node, ())
+            found[node] = (*known, *(p for p in parts if p not in known))
+    return found
+
+
 class Decision(msgspec.Struct, frozen=True):
     """All candidates for a failure set, the steps chosen among them, and why.
 
     ``fell_back`` is True where the forced technique is impossible for this failure.
+    ``classes``: for each chosen step, what is done for every request class.
     """
 
     failed: tuple[str, ...]
@@ -103,38 +186,90 @@ class Decision(msgspec.Struct, frozen=True):
     chosen: tuple[Candidate, ...]
     why: str
     fell_back: bool = False
+    classes: tuple[tuple[ClassRoutes, ...], ...] = ()
+
+    def classes_at(self, index: int) -> tuple[ClassRoutes, ...]:
+        """What is done for request classes at a step."""
+        return self.classes[index] if self.classes else ()
+
+    def missing(self, index: int) -> dict[str, tuple[int, ...]]:
+        """The parts that nodes would have to load for a step, request classes included."""
+        return merged(self.chosen[index].missing, *(r.missing for r in self.classes_at(index)))
 
     def contingency(self) -> Contingency:
         """The decision as agents hold it."""
-        return Contingency(self.failed, tuple(candidate.step for candidate in self.chosen))
+        own = [tuple(r.as_step() for r in at if r.own) for at in self.classes]
+        steps = tuple(candidate.step for candidate in self.chosen)
+        return Contingency(self.failed, steps, tuple(own) if any(own) else ())
 
 
-def full_layout(setting: Setting) -> Layout | None:
-    """All blocks over all nodes of the setting; None where memory does not suffice."""
+def full_layout(
+    setting: Setting, *, loaded_only: bool = False, count: int | None = None
+) -> Layout | None:
+    """All blocks over the nodes of the setting, as the objectives' ``optimise`` wants it.
+
+    With ``loaded_only``, each where it is in memory already; with ``count``, only so many
+    blocks from the first one on. None where that is impossible.
+    """
     bundle = setting.bundle
-    blocks = [bundle.part_ids[name] for name in bundle.block_names]
+    blocks = [bundle.part_ids[name] for name in bundle.block_names[:count]]
+
+    def costs_us(node: NodeFacts) -> dict[int, float]:
+        costs = latencies_us(setting, node, blocks)
+        if loaded_only:
+            costs |= {block: INFINITE for block in blocks if block not in node.loaded}
+        return costs
+
+    # A stage may take so long that the rate fits into the share of it that may be used.
+    slowest_us = 1e6 * setting.max_utilisation / max(setting.rate_per_s, 1e-6) - setting.hop_us
     return place(
         blocks,
         [node.name for node in setting.nodes],
-        {n.name: {b: part_latency_us(setting, n, b) for b in blocks} for n in setting.nodes},
+        {node.name: costs_us(node) for node in setting.nodes},
         {b: bundle.manifest.parts[b].memory_bytes for b in blocks},
         {node.name: node.memory_bytes for node in setting.nodes},
+        optimise=setting.objectives.optimise,
+        links=setting.links,
+        hop_us=setting.hop_us,
+        input_bytes={b: input_bytes(bundle, b) for b in blocks},
+        slowest_us=slowest_us,
     )
 
 
-def part_latency_us(setting: Setting, node: NodeFacts, part: int) -> float:
-    """As the node measured it; else the builder's figure times the node's relative speed.
+def input_bytes(bundle: Bundle, part: int) -> int:
+    """Size of the tensors that go into a part."""
+    return sum(tensor.nbytes for tensor in bundle.manifest.parts[part].inputs)
 
-    Infinite for a part that the node could not load.
+
+def part_latency_us(setting: Setting, node: NodeFacts, part: int) -> float:
+    """As the node measured it; else as predicted for it, times what it is slower than predicted.
+
+    Predicted by the table for the node's kind, or where that says nothing by the builder's
+    figure; how much slower the node is shows where it did measure. Infinite for a part that
+    the node could not load, or cannot get.
     """
-    if part in node.refused:
-        return float("inf")
-    if part in node.latency_us:
-        return node.latency_us[part]
-    parts = setting.bundle.manifest.parts
-    built = sum(parts[known].latency_us for known in node.latency_us)
-    factor = sum(node.latency_us.values()) / built if built else 1.0
-    return parts[part].latency_us * factor
+    return latencies_us(setting, node, (part,))[part]
+
+
+def latencies_us(setting: Setting, node: NodeFacts, parts: Iterable[int]) -> dict[int, float]:
+    """``part_latency_us`` of several parts; what they have in common is worked out once."""
+    found: dict[int, float] = {}
+    expected, factor = None, 1.0
+    for part in parts:
+        lacks = node.stored is not None and not setting.obtainable(node, part)
+        if lacks or part in node.refused:
+            found[part] = INFINITE
+        elif part in node.latency_us:
+            found[part] = node.latency_us[part]
+        else:
+            if expected is None:
+                predicted = setting.predictions
+                expected = predicted.latency_us(node.name) if predicted else None
+                expected = setting.bundle.built_latency_us if expected is None else expected
+                for_known = sum(expected[known] for known in node.latency_us)
+                factor = sum(node.latency_us.values()) / for_known if for_known else 1.0
+            found[part] = expected[part] * factor
+    return found
 
 
 def make_step(setting: Setting, layout: Layout, technique: Technique) -> Candidate | None:
@@ -145,39 +280,44 @@ def make_step(setting: Setting, layout: Layout, technique: Technique) -> Candida
     bundle = setting.bundle
     facts = {node.name: node for node in setting.nodes}
     path = [bundle.part_names[part] for parts in layout.values() for part in parts]
-    known = accuracy_of(bundle, path)
-    if known is None:
+    accuracy = accuracy_of(bundle, path, setting.predictions)
+    if accuracy is None:
         return None
-    accuracy, measured = known
     stages = [
-        sum(part_latency_us(setting, facts[name], part) for part in parts)
-        for name, parts in layout.items()
+        sum(latencies_us(setting, facts[name], parts).values()) for name, parts in layout.items()
     ]
     if not all(map(math.isfinite, stages)):
         return None
+    hops = [
+        setting.hop(sender, receiver, input_bytes(bundle, parts[0]))
+        for (sender, _), (receiver, parts) in itertools.pairwise(layout.items())
+    ]
     # Ingress to first stage, between stages, and the answer: one hop more than stages.
-    latency_ms = (sum(stages) + (len(stages) + 1) * setting.hop_us) / 1e3
-    capacity = 1e6 / (max(stages) + setting.hop_us)
+    latency_ms = (sum(stages) + sum(delay for delay, _ in hops) + 2 * setting.hop_us) / 1e3
+    capacity = 1e6 / max([max(stages) + setting.hop_us, *(used for _, used in hops)])
     missing = {
         name: lacking
         for name, parts in layout.items()
         if (lacking := tuple(p for p in parts if p not in facts[name].loaded))
     }
     exit_name, _ = bundle.variant_of(path)
+    if technique == "skip" and exit_name is not None:
+        technique = "mixed"  # blocks of a route that ended at an exit already were left out
     route = tuple(Hop(name, facts[name].incarnation, parts) for name, parts in layout.items())
     step = Step(
         technique,
         exit_name,
         route,
-        accuracy,
+        accuracy.accuracy,
         latency_ms,
         _downtime_ms(setting, facts, missing),
         capacity,
     )
-    problems = _broken(setting.objectives, step, step.downtime_ms)
+    problems = _broken(setting.objectives, step, accuracy, step.downtime_ms)
     if setting.rate_per_s > capacity * setting.max_utilisation:
         problems["capacity"] = setting.rate_per_s / (capacity * setting.max_utilisation) - 1
-    return Candidate(step, 0.0, missing, problems, measured)
+    timed = all(p in facts[name].latency_us for name, parts in layout.items() for p in parts)
+    return Candidate(step, 0.0, missing, problems, accuracy, timed)
 
 
 def _downtime_ms(
@@ -191,8 +331,12 @@ def _downtime_ms(
     timings = setting.timings
     downtime = timings.detect(setting.failed) + timings.decide_ms + timings.tell_ms
     if missing:
-        loads = {name: load_alone_ms(setting.bundle, facts[name], p) for name, p in missing.items()}
-        downtime += timings.tell_ms + max(timings.load(*load) for load in loads.items())
+        bundle = setting.bundle
+        downtime += timings.tell_ms + max(
+            timings.load(name, load_alone_ms(bundle, facts[name], parts))
+            + timings.fetch(name, fetch_bytes(bundle, facts[name], parts))
+            for name, parts in missing.items()
+        )
     return downtime
 
 
@@ -200,6 +344,11 @@ def load_alone_ms(bundle: Bundle, node: NodeFacts, parts: Iterable[int]) -> floa
     """How long a node that does nothing else takes to load parts, by what it has measured."""
     built = bundle.manifest.parts
     return sum(node.load_us.get(part, built[part].load_us) for part in parts) / 1e3
+
+
+def fetch_bytes(bundle: Bundle, node: NodeFacts, parts: Iterable[int]) -> int:
+    """How much a node must fetch before it can load these parts."""
+    return sum(bundle.manifest.parts[part].bytes for part in parts if not node.has(part))
 
 
 def candidates(
@@ -214,28 +363,46 @@ def candidates(
     left = tuple(node for node in setting.nodes if node.name not in failed)
     if not left:
         return ()
-    setting = msgspec.structs.replace(setting, nodes=left, failed=failed)
+    nodes, links = split_failures(failed)
+    broken = setting.broken | links
+    setting = msgspec.structs.replace(setting, nodes=left, failed=failed, broken=broken)
     found: list[Candidate | None] = []
-    whole = full_layout(setting)
-    if whole is not None:
-        found.append(make_step(setting, whole, "repartition"))
+    for arranged in arranged_settings(setting):
+        whole = full_layout(arranged)
+        best = make_step(setting, whole, "repartition") if whole else None
+        found.append(best)
+        if best is not None and best.missing:
+            # Slower, but at once: the blocks where neighbours and spares have them in memory.
+            hot = full_layout(arranged, loaded_only=True)
+            found.append(make_step(setting, hot, "repartition") if hot else None)
     found += [
         make_step(setting, layout, "early_exit")
-        for layout in exit_layouts(setting.bundle, current, failed)
+        for layout in exit_layouts(setting.bundle, current, nodes)
     ]
-    skipping = skip_layout(setting.bundle, current, failed)
-    if skipping is not None:
-        found.append(make_step(setting, skipping, "skip"))
-        found += [
-            make_step(setting, layout, "mixed")
-            for layout in mixed_layouts(setting.bundle, skipping)
-        ]
+    order = [name for name in current if name not in nodes]
+    for avoided in victims(order, broken) or [frozenset()]:
+        skipping = skip_layout(setting.bundle, current, nodes | avoided)
+        if skipping is not None:
+            found.append(make_step(setting, skipping, "skip"))
+            found += [
+                make_step(setting, layout, "mixed")
+                for layout in mixed_layouts(setting.bundle, skipping)
+            ]
     scored = [
         msgspec.structs.replace(c, score=score(setting.objectives, metrics_of(c.step), full))
         for c in found
-        if c is not None
+        if c is not None and not c.step.uses(broken)
     ]
     return tuple(sorted(scored, key=lambda c: -c.score))
+
+
+def arranged_settings(setting: Setting) -> list[Setting]:
+    """The setting with its nodes in orders that need no broken link, the best one first."""
+    by_name = {node.name: node for node in setting.nodes}
+    return [
+        msgspec.structs.replace(setting, nodes=tuple(by_name[name] for name in order))
+        for order in arrangements(list(by_name), setting.broken)
+    ]
 
 
 def metrics_of(step: Step, downtime_ms: float | None = None) -> Metrics:
@@ -251,9 +418,17 @@ def metrics_of(step: Step, downtime_ms: float | None = None) -> Metrics:
     )
 
 
-def _broken(objectives: Objectives, step: Step, downtime_ms: float) -> dict[str, float]:
-    """Violations by the step; an accuracy that nobody knows cannot be promised either."""
-    broken = violations(objectives, metrics_of(step, downtime_ms))
+def _broken(
+    objectives: Objectives, step: Step, accuracy: KnownAccuracy, downtime_ms: float
+) -> dict[str, float]:
+    """Violations by the step; of a predicted accuracy, only its lower bound can be promised.
+
+    An accuracy that nobody knows cannot be promised either.
+    """
+    metrics = metrics_of(step, downtime_ms)
+    if accuracy.least is not None:
+        metrics = msgspec.structs.replace(metrics, accuracy=accuracy.least)
+    broken = violations(objectives, metrics)
     if step.accuracy is None and objectives.min_accuracy is not None:
         broken["min_accuracy"] = 1.0
     return broken
@@ -314,7 +489,7 @@ def _bridged(
     if candidate.step.downtime_ms <= bridge.step.downtime_ms:
         return candidate
     felt = metrics_of(candidate.step, bridge.step.downtime_ms)
-    problems = _broken(objectives, candidate.step, bridge.step.downtime_ms)
+    problems = _broken(objectives, candidate.step, candidate.accuracy, bridge.step.downtime_ms)
     if "capacity" in candidate.problems:
         problems["capacity"] = candidate.problems["capacity"]
     return msgspec.structs.replace(

@@ -6,11 +6,10 @@ from typing import Any
 
 import msgspec
 
-from continuer.bundle import Bundle
-from continuer.plan import Step
-from coordinator.commands import MS, NodeRecord, feasible_first
+from coordinator.commands import MS, NodeRecord
 from coordinator.core import Coordinator
-from coordinator.planner import Decision
+from coordinator.explain import warnings
+from coordinator.reports import class_routes_report, decision_report, step_report
 
 MIB = 1 << 20
 
@@ -31,7 +30,10 @@ def status(core: Coordinator, now: int, *, brief: bool) -> dict[str, Any]:
         "clock_ns": now,
         "rate_per_s": round(core.planning.rate.per_s, 1),
         "objectives": msgspec.to_builtins(core.planning.objectives),
-        "plan": step_report(core.bundle, core.step) if core.step else None,
+        "plan": _in_force(core),
+        "predictions": core.planning.table.report(),
+        "classes": [class_routes_report(core.bundle, r) for r in core.planning.routes],
+        "warnings": _warnings(core),
         "nodes": [_node(core, node, now) for node in core.membership.nodes.values()],
         "contingencies": []
         if brief
@@ -58,19 +60,19 @@ def health(core: Coordinator) -> str:
     return "full" if core.step.technique == "none" and not lost else "reduced"
 
 
-def step_report(bundle: Bundle, step: Step) -> dict[str, Any]:
-    """A step as the CLI's JSON shows it."""
-    return {
-        "technique": step.technique,
-        "exit": step.exit,
-        "accuracy": step.reported_accuracy,
-        "latency_ms": round(step.latency_ms, 3),
-        "capacity_per_s": round(step.capacity_per_s, 1),
-        "route": [
-            {"node": hop.node, "parts": [bundle.part_names[part] for part in hop.parts]}
-            for hop in step.route
-        ],
-    }
+def _warnings(core: Coordinator) -> list[str]:
+    planning = core.planning
+    base = planning.settled_candidate(core.target) if core.target is not None else None
+    # While something is failed, what is prepared is for the time before that.
+    decisions = {} if core.failed else core.decisions
+    nodes = [] if core.failed else [node.name for node in planning.usable()]
+    return warnings(base, planning.routes, decisions, nodes, planning.broken)
+
+
+def _in_force(core: Coordinator) -> dict[str, Any] | None:
+    if core.step is None:
+        return None
+    return step_report(core.bundle, core.step, core.planning.sources(core.step))
 
 
 def _node(core: Coordinator, node: NodeRecord, now: int) -> dict[str, Any]:
@@ -88,6 +90,7 @@ def _node(core: Coordinator, node: NodeRecord, now: int) -> dict[str, Any]:
         "done": node.done,
         "queued": node.queued,
         "rss_mib": round(node.rss_bytes / MIB, 1),
+        "local_repairs": node.repairs,
         "silence_ms": round(core.membership.detector.silence_ns(node.name, now) / MS, 1),
         "timeout_ms": round(core.membership.detector.timeout_ns(node.name) / MS, 1)
         if watched
@@ -100,14 +103,3 @@ def _state(node: NodeRecord) -> str:
     if not node.drained or not node.live:
         return node.state
     return "draining" if node.state == "active" else "drained"
-
-
-def decision_report(bundle: Bundle, decision: Decision) -> dict[str, Any]:
-    """What is decided for a failure set, and what it was chosen from."""
-    return {
-        "nodes": list(decision.failed),
-        "steps": [step_report(bundle, candidate.step) for candidate in decision.chosen],
-        "feasible": decision.chosen[-1].feasible,
-        "why": decision.why,
-        "candidates": [c.report() for c in feasible_first(decision.candidates)],
-    }

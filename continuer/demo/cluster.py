@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from continuer import sockets
-from continuer.control import ask
+from continuer.control import Connection
 from continuer.errors import ContinuerError, UnreachableError
+from continuer.security import provision
+from continuer.security.identity import with_key
 
 HOST = "127.0.0.1"
 READY_TIMEOUT_S = 60.0
@@ -54,16 +56,29 @@ def free_ports(count: int) -> list[int]:
 
 
 def toml(values: dict[str, Any]) -> str:
-    """Flat values as TOML. JSON's strings, numbers and arrays are TOML's too."""
+    """Values as TOML, tables in a line each. JSON's strings, numbers and arrays are TOML's too."""
+    return "".join(f"{key} = {_toml_value(value)}\n" for key, value in values.items())
+
+
+def _toml_value(value: Any) -> str:
     import json
 
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "{" + ", ".join(f"{key} = {_toml_value(inner)}" for key, inner in value.items()) + "}"
+
+
+def _kept(state_dir: Path) -> dict[str, Any]:
+    """Where a node keeps its key. The bundle lies beside us, and nobody need have signed it."""
+    return {"state_dir": str(state_dir), "development": True}
 
 
 class Cluster:
     """Starts and ends the processes; configurations and logs are in ``directory``.
 
     ``places`` says where the coordinator (``coordinator``) and nodes run; here, if not named.
+    ``secured``: everyone has a key, and ``keys`` is the directory of an operator's; else all
+    speak in the clear.
     """
 
     def __init__(
@@ -75,19 +90,25 @@ class Cluster:
         agent: dict[str, Any] | None = None,
         coordinator: dict[str, Any] | None = None,
         places: Mapping[str, Place] | None = None,
+        secured: bool = False,
     ) -> None:
         self.directory = directory
         self.nodes = nodes
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._places = {name: (places or {}).get(name, Place()) for name in ("coordinator", *nodes)}
         hosts = {name: place.host for name, place in self._places.items()}
-        ports = free_ports(2 + 3 * len(nodes))
+        ports = free_ports(2 + 3 * len(nodes) + 1)
+        self.keys = directory / "operator" if secured else None
         self.agents_endpoint = sockets.endpoint(hosts["coordinator"], ports[0])
         self.control = sockets.endpoint(hosts["coordinator"], ports[1])
         self._ingress = {
             node: sockets.endpoint(hosts[node], ports[2 + 3 * i]) for i, node in enumerate(nodes)
         }
         common = {"bundle": str(bundle)}
+        if secured:
+            self._make_keys()
+        elif any(host != HOST for host in hosts.values()):
+            common["security"] = "off"
         self._write(
             "coordinator",
             {
@@ -96,6 +117,8 @@ class Cluster:
                 "listen": hosts["coordinator"],
                 "agents_port": ports[0],
                 "control_port": ports[1],
+                "store_port": 0,
+                "join_port": ports[-1],
                 "state_dir": str(directory / "state"),
                 **(coordinator or {}),
             },
@@ -107,12 +130,29 @@ class Cluster:
                 {
                     **common,
                     "node": node,
+                    "store_port": 0,
                     "listen": hosts[node],
                     "coordinator": self.agents_endpoint,
+                    **(_kept(directory / node) if secured else {}),
                     **dict(zip(("ingress_port", "data_port", "answers_port"), own, strict=True)),
                     **(agent or {}),
                 },
             )
+
+    def _make_keys(self) -> None:
+        """A key for everyone, and endpoints that name whose key has to answer."""
+        public = provision.whole_cluster(
+            self.directory / "state",
+            {node: self.directory / node for node in self.nodes},
+            self.directory / "operator",
+            self.control,
+            self.agents_endpoint,
+        )
+        self.agents_endpoint = with_key(self.agents_endpoint, public["coordinator"])
+        self.control = with_key(self.control, public["coordinator"])
+        self._ingress = {
+            node: with_key(endpoint, public[node]) for node, endpoint in self._ingress.items()
+        }
 
     @property
     def endpoints(self) -> list[str]:
@@ -151,7 +191,12 @@ class Cluster:
 
     def status(self, *, brief: bool = False) -> dict[str, Any]:
         """What the coordinator says; brief: without contingencies."""
-        return ask(self.control, "status", brief=brief)
+        return self.ask("status", brief=brief)
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Ask the coordinator, as the operator where keys are used."""
+        with Connection(self.control, self.keys) as connection:
+            return connection.ask(verb, **arguments)
 
     def wait_until(
         self, condition: Any, what: str, timeout_s: float = READY_TIMEOUT_S

@@ -19,6 +19,7 @@ from continuer import bundle as bundles
 from continuer import load
 from continuer.bundle import Bundle
 from continuer.catalog import find_bundle, find_images
+from continuer.cli_help import add_verb
 from continuer.client import takes_images
 from continuer.demo import report as reports
 from continuer.demo.cluster import Cluster, program
@@ -39,9 +40,11 @@ LOOK_EVERY_S = 0.3
 
 def add_parser(commands: Any) -> None:
     """Add the verb to the command line."""
-    parser = commands.add_parser(
+    parser = add_verb(
+        commands,
         "demo",
-        help="run a whole cluster here, kill a node, and report what became of every request",
+        "run a whole cluster here, kill a node, and report what became of every request",
+        "continuer demo\ncontinuer demo --kill n2,n4 --fault stop --json",
     )
     parser.add_argument(
         "--model", default=MODEL, metavar="NAME", help="a shipped model or a bundle"
@@ -54,7 +57,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--technique", choices=("auto", "repartition", "early_exit", "skip"), default="auto"
     )
-    parser.add_argument("--standby", choices=("all", "none"), default="none")
+    parser.add_argument("--standby", choices=("all", "neighbours", "none"), default="none")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--raw-log", type=Path, metavar="FILE", help="keep the client's raw log")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")

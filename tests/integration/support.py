@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continuer import load
@@ -128,8 +129,14 @@ def running(cluster: Cluster) -> dict[str, bool]:
 class Stream:
     """The load generator in a thread of its own: ``rate`` requests a second, open loop."""
 
-    def __init__(self, endpoints: Sequence[str], rate: float = 80.0, seconds: float = 3.0) -> None:
-        self._client = Client(endpoints)
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        rate: float = 80.0,
+        seconds: float = 3.0,
+        keys: Path | None = None,
+    ) -> None:
+        self._client = Client(endpoints, keys=keys)
         inputs, labels = load.inputs_for(self._client.input, IMAGES, SEED)
         options = argparse.Namespace(
             rate=rate, seconds=seconds, budget_ms=BUDGET_MS, progress=False

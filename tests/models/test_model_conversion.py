@@ -106,7 +106,7 @@ def test_bypass_of_resnet32_is_the_blocks_own_shortcut(n: int) -> None:
 
 
 #: What is left of a part once normalisation and activations are folded in.
-FUSED = {
+FUSED: dict[str, dict[str, tuple[str, ...]]] = {
     "resnet32": {
         "stem": ("CONV_2D",),
         "block06": ("CONV_2D",) * 3 + ("ADD",),

@@ -18,7 +18,7 @@ from agent.ingress_core import (
 )
 from agent.plan_holder import InForce
 from continuer import wire
-from continuer.plan import Hop, Step, Technique, Version
+from continuer.plan import ClassStep, Hop, Step, Technique, Version
 from continuer.wire import (
     Message,
     Problem,
@@ -72,12 +72,20 @@ class Entrance:
         path: Sequence[str] = FULL,
         technique: Technique = "none",
         draining: Sequence[str] = (),
+        classes: Sequence[ClassStep] = (),
     ) -> list[Command]:
         """A step over these nodes is put in force."""
         self.number += 1
         step = step_over(nodes, path, technique)
         version = Version(1, self.number)
-        order = InForce(version, "default", step, frozenset(failed), frozenset(draining))
+        order = InForce(
+            version,
+            "default",
+            step,
+            frozenset(failed),
+            frozenset(draining),
+            classes=tuple(classes),
+        )
         return self.hear(self.core.on_step(order, self.now))
 
     def submit(

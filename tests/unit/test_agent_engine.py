@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,16 @@ def test_two_threads_that_need_the_same_part_load_it_once() -> None:
         thread.join(30)
     assert len(got) == 4
     assert all(loaded is got[0] for loaded in got)
+
+
+def test_a_slowed_box_reports_slower_parts_and_waits_in_proportion() -> None:
+    engine = Engine(BUNDLE, math.inf, slowdown=3.0)
+    engine.prepare([STEM])
+    (timing,) = engine.timings()
+    assert timing.latency_us == 3 * engine._loaded[STEM].latency_us
+    assert engine.latency_us([STEM]) == timing.latency_us
+    started = time.perf_counter_ns()
+    time.sleep(0.005)
+    spent = time.perf_counter_ns() - started
+    engine._drag(started)
+    assert time.perf_counter_ns() - started >= 3 * spent

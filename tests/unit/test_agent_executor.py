@@ -244,6 +244,20 @@ def test_work_whose_outcome_would_not_fit_a_header_is_counted_as_foreign(
     assert outcome, "forwarded, reported or counted, but never an end of the thread"
 
 
+def test_what_parts_take_is_counted_beside_what_they_took_when_they_were_loaded(
+    box: Box,
+) -> None:
+    progress = box.executor.progress
+    box.receive(work_for())
+    counted = (progress.worked_us, progress.predicted_us)
+    parts = work_for().route[0].parts
+    expected_us = box.engine.latency_us(parts)
+    assert expected_us < 1e6
+    box.receive(work_for())
+    assert progress.predicted_us == pytest.approx(counted[1] + expected_us)
+    assert progress.worked_us > counted[0]
+
+
 # --- in the ingress -----------------------------------------------------------------------
 
 

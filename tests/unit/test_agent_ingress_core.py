@@ -17,7 +17,7 @@ from agent.ingress_core import (
 )
 from continuer import wire
 from continuer.errors import WireError
-from continuer.plan import Hop, Member, Version
+from continuer.plan import ClassStep, Hop, Member, Version
 from continuer.wire import (
     Accepted,
     Hello,
@@ -51,7 +51,8 @@ from tests.unit.harness import BUNDLE, MS
 
 
 def test_an_accepted_request_is_forwarded_to_the_first_node_by_the_plan() -> None:
-    entrance = Entrance()
+    entrance = Entrance(planned=False)
+    entrance.plan("n1", "n2", "n3", classes=[ClassStep("camera")])
     (forward,) = forwards(entrance.submit(seq=7, request_class="camera"))
     assert (forward.node, forward.incarnation, forward.frames) == ("n1", 1, (IMAGE,))
     work = forward.work
@@ -242,7 +243,8 @@ def test_a_refusal_fits_its_header_whatever_it_quotes(field: str) -> None:
 
 def test_the_longest_labels_that_are_accepted_leave_room_for_a_long_route() -> None:
     entrance = Entrance(planned=False)
-    entrance.plan(*(f"{'n' * 60}{i:02}" for i in range(17)))
+    nodes = [f"{'n' * 60}{i:02}" for i in range(17)]
+    entrance.plan(*nodes, classes=[ClassStep("c" * 128)])
     work = work_of(entrance.submit(client=b"c" * 128, request_class="c" * 128))
     assert wire.decode(wire.encode(work), Work) == work
 

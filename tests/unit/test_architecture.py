@@ -23,7 +23,7 @@ ARROWS = {
     "agent": {"continuer", "agent"},
     "coordinator": {"continuer", "coordinator"},
     "models": {"continuer", "models"},
-    "predictors": {"continuer", "predictors"},
+    "predictors": {"continuer", "models", "predictors"},
 }
 OURS = {*ARROWS, "bench", "tests"}
 INSTALLED = [name for name in ARROWS if (ROOT / name).is_dir()]

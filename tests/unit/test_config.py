@@ -13,6 +13,7 @@ from continuer import config
 from continuer.config import AgentConfig, C, CoordinatorConfig
 from continuer.demo.cluster import program
 from continuer.errors import ConfigError
+from continuer.placement import Link
 
 AGENT = {"node": "n1", "bundle": "/bundles/m", "coordinator": "tcp://10.0.0.1:7400"}
 COORDINATOR = {"bundle": "/bundles/m", "nodes": ["n1", "n2"]}
@@ -151,11 +152,12 @@ def test_listening_everywhere_needs_an_address_that_peers_can_dial() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "other"), [("data_port", "ingress_port"), ("answers_port", "data_port")]
+    ("key", "other"),
+    [("data_port", "ingress_port"), ("answers_port", "data_port"), ("store_port", "ingress_port")],
 )
 def test_two_sockets_of_an_agent_cannot_share_a_port(key: str, other: str) -> None:
     error = refused({**AGENT, key: 7500, other: 7500}, AgentConfig)
-    assert "three different ports" in error.remedy
+    assert "four different ports" in error.remedy
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,44 @@ def test_an_unknown_key_that_resembles_nothing_is_to_be_removed() -> None:
     assert "remove it" in refused({**AGENT, "zzz": 1}, AgentConfig).remedy
 
 
-@pytest.mark.parametrize("key", ["node", "bundle", "coordinator"])
+def test_an_agent_without_a_bundle_needs_a_place_to_fetch_one_into() -> None:
+    without = {k: v for k, v in AGENT.items() if k != "bundle"}
+    error = refused(without, AgentConfig)
+    assert error.key == "bundle"
+    assert "state_dir" in error.remedy
+    config.parse({**without, "state_dir": "/var/lib/continuer"}, AgentConfig)
+
+
+def test_the_coordinators_store_needs_a_port_of_its_own() -> None:
+    error = refused({**COORDINATOR, "store_port": 7401}, CoordinatorConfig)
+    assert error.key == "store_port"
+
+
+@pytest.mark.parametrize(
+    ("link", "key"),
+    [
+        ({"between": ["n1", "n1"]}, "links.between"),
+        ({"between": ["n1", "n9"]}, "links.between"),
+        ({"between": ["n1", "n2"], "hop_us": -1.0}, "links.hop_us"),
+        ({"between": ["n1", "n2"], "mbit_per_s": 0.0}, "links.mbit_per_s"),
+    ],
+)
+def test_a_link_between_no_two_nodes_or_with_absurd_figures_is_refused(
+    link: dict[str, Any], key: str
+) -> None:
+    error = refused({**COORDINATOR, "nodes": ["n1", "n2"], "links": [link]}, CoordinatorConfig)
+    assert error.key == key
+
+
+def test_a_slow_link_counts_in_both_directions() -> None:
+    link = {"between": ["n1", "n2"], "mbit_per_s": 8.0}
+    raw = {**COORDINATOR, "nodes": ["n1", "n2"], "hop_us": 200.0, "links": [link]}
+    found = config.parse(raw, CoordinatorConfig).slow_links
+    # 8 Mbit/s is a byte a microsecond.
+    assert found == {("n1", "n2"): Link(200.0, 1.0), ("n2", "n1"): Link(200.0, 1.0)}
+
+
+@pytest.mark.parametrize("key", ["node", "coordinator"])
 def test_a_missing_key_is_named(key: str) -> None:
     error = refused({k: v for k, v in AGENT.items() if k != key}, AgentConfig)
     assert error.key == key

@@ -13,6 +13,7 @@ from continuer.objectives import Objectives
 from continuer.plan import Step
 from continuer.wire import Ask, Tell
 from coordinator.core import Coordinator
+from coordinator.event_ring import EventRing
 from coordinator.orders import Orders, load
 from coordinator.verbs import Verbs
 from tests.unit.harness import BUNDLE, World
@@ -23,7 +24,7 @@ class Operator:
 
     def __init__(self, world: World, state_dir: Path | None = None) -> None:
         self._world = world
-        self._verbs = Verbs(world.core, Orders(), state_dir)
+        self._verbs = Verbs(world.core, Orders(), state_dir, EventRing())
 
     def ask(self, verb: str, **arguments: Any) -> Tell:
         answer, commands = self._verbs.answer(Ask(verb, arguments), self._world.now)

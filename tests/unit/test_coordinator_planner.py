@@ -51,7 +51,7 @@ def test_a_middle_node_leaves_repartition_skip_and_the_exits_before_it() -> None
     # Exits behind the skipped blocks can be left at too, with both losses.
     mixed = [c for c in options if c.step.technique == "mixed"]
     assert {c.step.exit for c in mixed} == {f"exit{i:02}" for i in range(10, 15)}
-    assert all(not c.measured for c in mixed)
+    assert all(c.accuracy.source == "estimated" for c in mixed)
     assert len(options) == 13
 
 
@@ -77,7 +77,7 @@ def test_two_adjacent_nodes_are_skipped_as_one_run() -> None:
     options = found(setting_of(), "n2", "n3")
     skip = the("skip", options)
     assert path_of(skip) == BUNDLE.path(skipped=blocks(4, 9))
-    assert (skip.step.accuracy, skip.measured) == (0.7877, True)
+    assert (skip.step.accuracy, skip.accuracy.source) == (0.7877, "measured")
     assert exits_of(options) == {"exit01", "exit02", "exit03"}
 
 
@@ -85,7 +85,7 @@ def test_two_nodes_apart_are_skipped_as_two_runs() -> None:
     options = found(setting_of(), "n2", "n4")
     skip = the("skip", options)
     assert path_of(skip) == BUNDLE.path(skipped=[*blocks(4, 6), *blocks(10, 12)])
-    assert not skip.measured
+    assert skip.accuracy.source == "estimated"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -173,7 +173,7 @@ def test_nothing_is_skipped_where_the_failed_node_holds_nothing_to_skip() -> Non
     ],
 )
 def test_accuracy_is_what_was_measured_of_the_path(path: tuple[str, ...], accuracy: float) -> None:
-    assert accuracy_of(BUNDLE, path) == (accuracy, True)
+    assert accuracy_of(BUNDLE, path) == (accuracy, "measured", accuracy)
 
 
 def test_a_skip_of_two_runs_is_estimated_by_the_drop_of_each() -> None:
@@ -181,9 +181,9 @@ def test_a_skip_of_two_runs_is_estimated_by_the_drop_of_each() -> None:
     assert BUNDLE.measured_accuracy(path) is None
     estimate = accuracy_of(BUNDLE, path)
     assert estimate is not None
-    accuracy, measured = estimate
+    accuracy, source, _ = estimate
     assert accuracy == pytest.approx(0.8694 * (0.8484 / 0.8694) * (0.8232 / 0.8694))
-    assert not measured
+    assert source == "estimated"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_an_exit_behind_a_skip_is_estimated_from_both_losses() -> None:
     assert skip12 is not None
     assert estimate is not None
     assert estimate[0] == pytest.approx(exit13 * skip12 / 0.8694)
-    assert not estimate[1]
+    assert estimate.source == "estimated"
 
 
 def unlabelled() -> Bundle:

@@ -10,12 +10,16 @@ from tests.unit.harness import BUNDLE, World
 
 KEYS = {
     "schema", "cluster", "deployment", "model", "bundle", "health", "objectives", "version",
-    "clock_ns", "rate_per_s", "plan", "nodes", "contingencies", "failovers",
+    "clock_ns", "rate_per_s", "plan", "predictions", "nodes", "contingencies", "failovers",
+    "classes", "warnings",
 }  # fmt: skip
-PLAN_KEYS = {"technique", "exit", "accuracy", "latency_ms", "capacity_per_s", "route"}
+PLAN_KEYS = {
+    "technique", "exit", "accuracy", "latency_ms", "capacity_per_s", "accuracy_source",
+    "latency_source", "route",
+}  # fmt: skip
 CANDIDATE_KEYS = {
-    "technique", "exit", "accuracy", "latency_ms", "downtime_ms", "capacity_per_s", "feasible",
-    "score",
+    "technique", "exit", "accuracy", "latency_ms", "accuracy_source", "latency_source",
+    "downtime_ms", "capacity_per_s", "feasible", "score",
 }  # fmt: skip
 
 
@@ -73,7 +77,7 @@ def test_with_contingencies_and_their_candidates_unless_it_is_to_be_brief() -> N
     world = World()
     world.form()
     contingencies = state_of(world)["contingencies"]
-    assert len(contingencies) == 5 + 10  # every node and every pair
+    assert len(contingencies) == 5 + 5 + 10  # every node, link of the route, and pair
     one = next(c for c in contingencies if c["nodes"] == ["n3"])
     assert one.keys() == {"nodes", "steps", "feasible", "why", "candidates"}
     assert len(one["steps"]) == 2

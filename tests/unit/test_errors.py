@@ -16,6 +16,7 @@ EXIT_CODES = {
     "UsageError": 2,
     "UnreachableError": 69,
     "RequestError": 1,
+    "AccessError": 77,
 }
 
 

@@ -14,7 +14,8 @@ def step(accuracy: float | None, **changes: Any) -> dict[str, Any]:
 
 def entry(*nodes: str, steps: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     known = {"nodes": list(nodes), "steps": steps, "feasible": True, "violations": []}
-    return {**known, "gap_ms": 5.0, "rate_limit_per_s": 400.0, **changes}
+    limits = {"rate_limit_per_s": 400.0, "full_accuracy_up_to_per_s": 230.4}
+    return {**known, "gap_ms": 5.0, **limits, "classes": [], **changes}
 
 
 def test_a_line_says_what_comes_at_once_and_what_then() -> None:
@@ -54,16 +55,31 @@ def test_the_box_to_back_up_is_the_one_whose_loss_hurts_most() -> None:
     assert plan_cli.weakest([fatal]) is None, "one was asked for: there is nothing to compare"
 
 
+def test_the_capacity_that_remains_is_told_for_each_failure() -> None:
+    kept = entry("n3", steps=[step(0.8694)])
+    lost = entry("n2", "n4", steps=[step(0.7)], full_accuracy_up_to_per_s=None)
+    text = plan_cli.describe_consequences({"what_if": [kept, lost]})
+    assert "without n3: full accuracy up to 230 requests/s" in text.splitlines()
+    assert "without n2+n4: no full accuracy" in text.splitlines()
+
+
+def test_a_class_that_loses_its_second_route_is_named_with_the_reason() -> None:
+    refused = {"class": "alarm", "routes": [], "masked": False, "problem": "one node is at work"}
+    line = plan_cli.capacity_line(entry("n3", steps=[step(0.8694)], classes=[refused]))
+    assert line.endswith("; class alarm: one node is at work")
+
+
 def test_objectives_that_differ_from_the_file_are_marked() -> None:
     base = {"min_accuracy": None, "max_latency_ms": 40.0, "max_downtime_ms": None}
     weights = {"weight_accuracy": 0.6, "weight_latency": 0.3, "weight_downtime": 0.1}
-    configured = {**base, **weights}
+    configured = {**base, **weights, "optimise": "throughput"}
     state = {
         "deployment": "d",
         "configured": configured,
-        "in_force": {**configured, "min_accuracy": 0.8},
+        "in_force": {**configured, "min_accuracy": 0.8, "optimise": "latency"},
     }
     lines = objectives_cli.describe(state).splitlines()
     assert [line.split() for line in lines if "configured" in line] == [
-        ["min_accuracy", "0.8", "(configured:", "none)"]
+        ["min_accuracy", "0.8", "(configured:", "none)"],
+        ["optimise", "latency", "(configured:", "throughput)"],
     ]

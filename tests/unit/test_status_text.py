@@ -17,7 +17,7 @@ def test_a_healthy_cluster_shows_plan_route_nodes_and_what_would_be_done() -> No
     shown = text(world)
     version = world.core.version
     assert shown[0].startswith(f"resnet32-cifar10 (default): full, plan {version}, ")
-    assert "technique none: predicted accuracy 86." in shown[1]
+    assert "technique none: accuracy 86.94 % (measured), latency " in shown[1]
     for line, hop in zip(shown[2:7], world.step.route, strict=True):
         names = [world.core.bundle.part_names[part] for part in hop.parts]
         assert line.split() == [hop.node, *names]

@@ -37,7 +37,7 @@ def setting_of(bundle: Bundle, **objectives: Any) -> Setting:
 
 def test_only_the_path_of_all_blocks_is_offered() -> None:
     bundle = unlabelled()
-    assert accuracy_of(bundle, bundle.path()) == (None, False)
+    assert accuracy_of(bundle, bundle.path()) == (None, "unknown", None)
     assert accuracy_of(bundle, bundle.path((), "exit03")) is None
     assert accuracy_of(bundle, bundle.path(("block03",))) is None
 
@@ -49,7 +49,7 @@ def test_a_dead_node_is_answered_by_repartition() -> None:
     full = make_step(setting, layout, "none")
     assert full is not None
     assert full.step.accuracy is None
-    assert not full.measured
+    assert full.accuracy.source == "unknown"
     decision = decide(setting, layout, frozenset({"n2"}), metrics_of(full.step))
     assert decision is not None
     assert [c.step.technique for c in decision.candidates] == ["repartition"]
@@ -92,7 +92,7 @@ def test_no_report_shows_a_number() -> None:
     core.step = STEP
     state = status.status(core, 0, brief=True)
     assert state["plan"]["accuracy"] is None
-    assert "predicted accuracy unknown" in describe_status(state)
+    assert "accuracy unknown, latency" in describe_status(state)
     line = b'{"event": "healed", "timestamp": "2026-01-01T00:00:00Z", "technique": "none", '
     assert describe(line + b'"accuracy": null}').endswith("predicted accuracy unknown")
 

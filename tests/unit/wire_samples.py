@@ -10,7 +10,8 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from continuer.plan import Contingency, Hop, Member, Plan, Step, Version
+from continuer.plan import ClassStep, Contingency, Hop, Member, Plan, Step, Version
+from continuer.security.identity import Identity
 from continuer.wire import (
     KINDS,
     Accepted,
@@ -18,15 +19,26 @@ from continuer.wire import (
     Ack,
     Activate,
     Ask,
+    AskChunk,
+    AskOutline,
+    Chunk,
+    ClassDoors,
+    Drill,
+    Enrol,
+    Enrolled,
     Foresee,
     Heartbeat,
     Hello,
     Join,
+    Keyring,
+    Lacking,
     Leave,
     Members,
     Message,
     NewPlan,
     Notice,
+    Offer,
+    Outline,
     PartTiming,
     Prepare,
     Prepared,
@@ -35,6 +47,8 @@ from continuer.wire import (
     Rejected,
     Reply,
     Result,
+    Retire,
+    Seek,
     Stale,
     Submit,
     Tell,
@@ -44,6 +58,7 @@ from continuer.wire import (
 )
 
 CLIENT = bytes(range(16))
+IDENTITY = Identity("n1", "agent", "k" * 40)
 HOPS = (Hop("n1", 7, (0, 1)), Hop("n2", 8, (2, 300)))
 FLOAT = TensorMeta("float32", (1, 8, 8, 64))
 QUANTISED = TensorMeta("int8", (1, 10), 0.5, -3)
@@ -51,9 +66,11 @@ MEMBER = Member("n1", 7, "tcp://h:1", "tcp://h:2", "tcp://h:3")
 VERSION = Version(3, 14)
 FULL = Step("none", None, HOPS, 0.875, 1.5, 0.0, 1000.0)
 EXIT = Step("early_exit", "exit01", (HOPS[0],), 0.5, 1.0, 2.0, 2000.0)
+CLASSES = ((ClassStep("alarm", EXIT),),)
+DOORS = (ClassDoors("alarm", ("n1", "n3")),)
 PLAN = Plan(
     *(VERSION, "default", CLIENT, (MEMBER,), (), FULL),
-    *((Contingency(("n2",), (EXIT,)),), ("n4",)),
+    *((Contingency(("n2",), (EXIT,), CLASSES),), ("n4",), (ClassStep("alarm", FULL, EXIT),)),
 )
 
 SAMPLES: tuple[Message, ...] = (
@@ -61,33 +78,54 @@ SAMPLES: tuple[Message, ...] = (
     Hello("c", CLIENT),
     Welcome(
         *("c", "n1", 7, "default", "m", CLIENT, b"{}", VERSION),
-        *((("n1", "tcp://h:3"),), "n1", ("n2",), ("n4",)),
+        *((("n1", "tcp://h:3"),), "n1", ("n2",), ("n4",), DOORS),
     ),
-    Submit("c", CLIENT, 5, "default", "", 250_000, 1, (FLOAT,)),
+    Submit("c", CLIENT, 5, "default", "", 250_000, 1, (FLOAT,), 2),
     Accepted(5),
     Rejected(5, "busy", "256 in flight"),
-    Reply(5, "skip", None, ("stem", "head"), ("n1", "n3"), VERSION, 0.75, 2, (QUANTISED,)),
-    Notice(VERSION, "n1", ("n2",), (("n1", "tcp://h:3"),), ("n4",)),
+    Reply(
+        *(5, "skip", None, ("stem", "head"), ("n1", "n3"), VERSION, 0.75, 2, (QUANTISED,)),
+        *("alarm", 2),
+    ),
+    Notice(VERSION, "n1", ("n2",), (("n1", "tcp://h:3"),), ("n4",), DOORS),
     Work(
         *("c", CLIENT, 5, "default", "", CLIENT, "n1", 7, 1, VERSION, 250_000, 1, HOPS),
         *((FLOAT, QUANTISED), 70_000),
     ),
     Result("c", CLIENT, 5, 7, 1, VERSION, HOPS, 1500, (QUANTISED,)),
     Problem("c", CLIENT, 5, 7, 1, "n2", "parts", "part 300 is not loaded"),
-    Join("c", MEMBER, "m", CLIENT, VERSION, 1 << 33, "none", (PartTiming(0, 100.5, 400.0),)),
-    Heartbeat("n1", 7, 1, VERSION, 10, 9, 1, 50_000_000),
+    Join(
+        *("c", MEMBER, "m", CLIENT, VERSION, 1 << 33, "none", (PartTiming(0, 100.5, 400.0),)),
+        *((0, 300), "tcp://h:4"),
+    ),
+    Heartbeat("n1", 7, 1, VERSION, 10, 9, 1, 50_000_000, 4_000, 3_000, 2),
     Members((MEMBER,)),
-    Prepare(2, (0, 1, 300), True),
-    Prepared("n1", 7, 2, (PartTiming(1, 90.0, 300.0),), "part 300: truncated"),
+    Prepare(2, (0, 1, 300), True, ("tcp://h:4",)),
+    Prepared(
+        *("n1", 7, 2, (PartTiming(1, 90.0, 300.0),), "part 300: truncated", (0, 1)),
+        *(70_000, 2500),
+    ),
     NewPlan(PLAN),
     Activate(Version(3, 15), VERSION, ("n2",), 0),
     Ack("n1", 7, VERSION, 3),
     Stale("n1", 7, Version()),
     Accuse("n1", 7, "n2", 8, "send"),
     Leave("n1", 7),
-    Foresee(VERSION, (Contingency(("n2",), (EXIT,)),)),
+    Retire("n1", 7),
+    Drill(3000),
+    Foresee(VERSION, (Contingency(("n2",), (EXIT,), CLASSES),)),
+    Seek("c", "n6"),
+    Offer(CLIENT, "tcp://*:7402", b"s"),
+    AskOutline(CLIENT),
+    Outline(CLIENT, 300_000, 1 << 18, CLIENT * 4),
+    AskChunk(CLIENT, 1),
+    Chunk(CLIENT, 1),
+    Lacking(CLIENT),
     Ask("status", {"brief": True, "nodes": ["n1"], "limit": 2.5}),
     Tell({"health": "full", "plan": None}, "", 2),
+    Keyring((IDENTITY,)),
+    Enrol("token", "n6"),
+    Enrolled("n6", "agent", "c", 7400, 7401, (IDENTITY,), (("n1", "tcp://h:3#k"),)),
 )
 ALL_KINDS = tuple(KINDS.values())
 
