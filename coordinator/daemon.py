@@ -337,8 +337,11 @@ class Daemon:
     def _read_join(self) -> None:
         assert self._admission is not None
         assert self._join is not None
-        while self._join.poll(0):
-            frames = self._join.recv_multipart(copy=False)
+        for _ in range(JOINING):  # strangers may be many; the fleet comes first
+            try:
+                frames = self._join.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
             try:
                 if len(frames) != 2:
                     raise WireError(f"{len(frames)} frames; expected 2")

@@ -59,9 +59,13 @@ def test_a_killed_node_costs_no_request(
 
 
 def test_the_bridge_comes_first_and_the_best_candidate_heals(
-    cluster: Cluster, oracle: Oracle, bundle: Bundle
+    start_cluster: StartCluster, oracle: Oracle, bundle: Bundle
 ) -> None:
-    """Agents with standby none hold what the bridge needs; the rest is loaded afterwards."""
+    """Agents with standby none hold what the bridge needs; the rest is loaded afterwards.
+
+    In a fresh cluster: after a failover, what it loaded lets the next one do without a bridge.
+    """
+    cluster = start_cluster(agent={"standby": "none"})
     before = len(failovers(cluster))
     with Stream(cluster.endpoints, rate=150, seconds=2) as stream:
         stream.flowing()
