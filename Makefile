@@ -11,7 +11,7 @@ TORCH := torch==2.13.0
 
 SEEDS ?= 1000
 
-.PHONY: setup demo sim mutants test test-models test-root deb lint docs fuzz bench clean
+.PHONY: setup demo sim mutants test test-models test-root deb lint docs fuzz bench bench-quick clean
 
 setup: $(READY)
 
@@ -74,6 +74,10 @@ fuzz: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+# All of it in few runs, beside the results of record.
+bench-quick: $(READY)
+	$(BIN)/python -m bench --quick --results bench/quick.json
 
 clean:
 	rm -rf $(VENV) $(MODELS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

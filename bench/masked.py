@@ -112,7 +112,7 @@ def summary(directory: Path) -> dict[str, Any]:
     return {
         "n": len(records),
         "outage_p50_ms": round(float(np.median(outages)), 3),
-        "outage_p99_ms": round(float(np.percentile(outages, 99, method="higher")), 3),
+        "p99_ms": round(float(np.percentile(outages, 99, method="higher")), 3),
         "outage_max_ms": round(max(outages), 3),
         "steady_p99_ms": round(float(np.median(usual)), 3),
         "within_one_steady_p99": sum(within),
