@@ -214,7 +214,8 @@ class Planning:
 
     def decide_without(self, failed: frozenset[str]) -> Decision | None:
         """Plan on the spot: what to do without these nodes and those that are gone already."""
-        if self.full is None:
+        full = self._full_now()
+        if full is None:
             return None
         nodes = [node for node in self.usable() if node.name not in failed]
         gone = frozenset(self.reference) - {node.name for node in nodes}
@@ -223,7 +224,7 @@ class Planning:
             self.setting(nodes),
             self.reference,
             unusable,
-            self.full,
+            full,
             self.routes,
             restore=False,  # the plan that is formed once this is settled brings it
         )
@@ -231,7 +232,21 @@ class Planning:
 
     def measure(self, step: Step) -> Metrics:
         """What scores are relative to: the last full plan, or this step where there was none."""
-        return self.full or metrics_of(step)
+        return self._full_now() or metrics_of(step)
+
+    def _full_now(self) -> Metrics | None:
+        """The last full plan's metrics, by what its nodes' parts take now.
+
+        A busy box slows every candidate; measured against a full plan of quieter days, those
+        that leave blocks out would look better than they are.
+        """
+        nodes = [self._membership.nodes[name] for name in self.reference]
+        if self.full is None or any(node.member is None for node in nodes):
+            return self.full
+        now = make_step(self.setting(nodes), self.reference, "none")
+        if now is None:
+            return self.full
+        return msgspec.structs.replace(self.full, latency_ms=now.step.latency_ms)
 
     def remember_full(self, step: Step) -> None:
         """Take a plan that runs every block as the measure of all others."""

@@ -9,6 +9,7 @@ from continuer.journal import Event
 from continuer.wire import PartTiming
 from coordinator.commands import Command
 from coordinator.planning import facts
+from tests.unit.harness import World
 from tests.unit.test_coordinator_membership import House
 
 WINDOW_US = int(MIN_PREDICTED_US)
@@ -82,3 +83,18 @@ def test_a_node_that_does_not_work_or_says_nothing_of_it_is_left_as_it_is() -> N
     for _ in range(20):
         assert worker.house.beat("n1") == []
     assert worker.latencies_us == {0: 100.0, 1: 50.0}
+
+
+def test_boxes_that_are_all_slower_change_no_choice() -> None:
+    """Load slows the full plan as well; leaving blocks out is no better for it."""
+    world = World()
+    world.form()
+    usual = world.core.planning.decide_without(frozenset({"n3"}))
+    for node in world.core.membership.nodes.values():
+        node.slowness = 4.0
+    slow = world.core.planning.decide_without(frozenset({"n3"}))
+    assert usual is not None
+    assert slow is not None
+    assert [c.step.technique for c in slow.chosen] == [c.step.technique for c in usual.chosen]
+    assert [c.step.route for c in slow.chosen] == [c.step.route for c in usual.chosen]
+    assert slow.chosen[-1].step.latency_ms > 2 * usual.chosen[-1].step.latency_ms
