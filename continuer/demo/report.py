@@ -81,6 +81,13 @@ def version_of(text: str | None) -> tuple[int, int]:
     return int(term), int(number)
 
 
+#: What the report says of a candidate; the coordinator says more, and may say more still.
+CANDIDATE = (
+    *("technique", "exit", "accuracy", "latency_ms", "downtime_ms", "capacity_per_s"),
+    *("feasible", "score"),
+)
+
+
 def failover_account(
     log: RawLog, fault: Fault, records: Sequence[dict[str, Any]], good: set[int]
 ) -> dict[str, Any]:
@@ -113,7 +120,9 @@ def failover_account(
         }
         for step in taken
     ]
-    entry["candidates"] = mine[-1]["candidates"]
+    entry["candidates"] = [
+        {key: candidate[key] for key in CANDIDATE} for candidate in mine[-1]["candidates"]
+    ]
     entry["replayed"] = sum(r["replayed"] for r in mine) + log.meta.get("moved", 0)
     first = mine[0]
     entry["silence_ms"] = rounded((min(first["evidence_ns"]) - at_ns) / MS)
