@@ -85,11 +85,13 @@ def outages(
     took = sorted(r.good_ns - r.sent_ns for r in world.requests if r.good_ns)
     usual_ns = took[len(took) // 2] if took else 0
     found = []
-    restarts = [
-        Fault(f.end_ms, "coordinator_start") for f in faults if f.kind == "coordinator_kill"
+    struck = [(fault, fault) for fault in faults]
+    # A restart is the end of a fault, and judged as one of its own.
+    struck += [
+        (Fault(f.end_ms, "coordinator_start"), f) for f in faults if f.kind == "coordinator_kill"
     ]
-    for fault in (*faults, *restarts):
-        others = [f for f in faults if f is not fault and f.end_ms != fault.at_ms]
+    for fault, cause in struck:
+        others = [f for f in faults if f is not cause]
         bound_ms = _bound_ms(fault, others)
         if bound_ms is None:
             continue
