@@ -132,7 +132,8 @@ def _read_image(file: Path, model: InputSpec) -> tuple[Array, dict[str, Any]]:
     try:
         from PIL import Image
     except ImportError as error:
-        raise UsageError(f"{file}: images need Pillow; install it, or give a .npy file") from error
+        remedy = "pip install 'continuer[images]', or give a .npy file"
+        raise UsageError(f"{file}: images need Pillow: {remedy}") from error
     shape = model.tensors[0].shape
     if model.preprocessing is None or len(shape) != 4 or shape[3] not in (1, 3):
         raise UsageError(f"{file}: the model takes no images but {shape}; give a .npy file")

@@ -37,6 +37,9 @@ from continuer.wire import Enrol, Enrolled, Refuse
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 ENROL_TIMEOUT_MS = 10_000
+# Where an agent finds its key with the package and the sample configuration. Written there by root,
+# it is given to the daemon's user.
+AGENT_KEYS = "/var/lib/continuer-agent/keys"
 
 
 def add_parser(commands: Any) -> None:
@@ -85,8 +88,7 @@ def _add_join(commands: Any) -> None:
         commands,
         "join",
         "make a key here and have it known, with a token",
-        "sudo -u continuer continuer join 'tcp://10.0.0.1:7403#KEY' TOKEN "
-        "--keys /var/lib/continuer/keys",
+        f"sudo continuer join 'tcp://10.0.0.1:7403#KEY' TOKEN --keys {AGENT_KEYS}",
         "Nothing is sent before the other side has proved that it has KEY. The secret key never "
         "leaves this machine.",
     )
@@ -112,7 +114,7 @@ def _add_node(commands: Any) -> None:
         "continuer node init --config /etc/continuer/coordinator.toml\n"
         "continuer node list\n"
         "continuer node revoke n3\n"
-        "continuer node rotate --keys /var/lib/continuer/keys",
+        f"continuer node rotate --keys {AGENT_KEYS}",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     init = add_verb(
@@ -136,7 +138,7 @@ def _add_node(commands: Any) -> None:
         verbs,
         "rotate",
         "replace the key of this machine",
-        "continuer node rotate --keys /var/lib/continuer/keys",
+        f"continuer node rotate --keys {AGENT_KEYS}",
     )
     rotate.add_argument("--keys", type=Path, metavar="DIRECTORY")
     rotate.add_argument("--json", action="store_true", help="one JSON object")
@@ -164,7 +166,8 @@ def run_create(options: argparse.Namespace) -> int:
     )  # fmt: skip
     host = options.host or _reachable(made["listen"], options.coordinator)
     endpoint = with_key(sockets.endpoint(host, made["join_port"]), made["key"])
-    line = shlex.join(["continuer", "join", endpoint, made["token"]])
+    where = ["--keys", AGENT_KEYS] if options.role == "agent" else []
+    line = shlex.join(["continuer", "join", endpoint, made["token"], *where])
     print(json.dumps({**made, "line": line}) if options.json else line)
     return EXIT_OK
 

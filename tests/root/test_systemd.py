@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from continuer.errors import UnreachableError
 from continuer.events import EVENTS
-from tests.root.fleet import NODES, Fleet, build_packages
+from tests.root.fleet import INPUT_SHAPE, NODES, Fleet, build_packages
 from tests.root.network import Network
 from tests.root.nspawn import Hang, lacking
 
@@ -221,6 +225,40 @@ def test_events_are_entries_with_fields_of_their_own(fleet: Fleet, library: bool
     assert entry["WHY"] == "a\nb"
     assert (entry["PLAN_VERSION"], entry["PRIORITY"]) == ("1.2", "3")
     assert "EXIT" not in entry
+
+
+def enrol(fleet: Fleet) -> None:
+    """Give every box a key as the documentation says, and have all of them use theirs."""
+    coordinator = fleet.boxes["coordinator"]
+    # It reads where the coordinator listens from the drop-in that the fixture has written.
+    coordinator.run("continuer", "node", "init", "--config", "/etc/continuer/coordinator.toml")
+    fleet.configure("coordinator", security="on")
+    for name in NODES:
+        line = coordinator.run("continuer", "token", "create", "--name", name).stdout
+        fleet.boxes[name].run("sh", "-c", line)
+        fleet.configure(name, security="on", development=True)
+
+
+def test_boxes_with_keys_answer_whoever_has_one(fleet: Fleet) -> None:
+    box = fleet.boxes["coordinator"]
+    Image.fromarray(np.zeros(INPUT_SHAPE[1:], np.uint8)).save(box.root / "root/picture.png")
+    try:
+        enrol(fleet)
+        box.wait_until(
+            lambda: box.run("continuer", "status", check=False).returncode == 0, "the whole fleet"
+        )
+        asked = box.run("continuer", "infer", "--json", "/root/picture.png")
+        (answer,) = json.loads(asked.stdout)["answers"]
+        assert answer["nodes"] == NODES
+        with pytest.raises(UnreachableError):
+            fleet.status()  # from a host that has no key
+        own = f"/var/lib/{AGENT}/keys/own.key"
+        assert fleet.boxes["n1"].run("stat", "-c", "%U %a", own).stdout.strip() == f"{AGENT} 600"
+    finally:
+        for name, of in fleet.boxes.items():
+            state = f"/var/lib/{COORDINATOR if name == 'coordinator' else AGENT}"
+            of.run("rm", "-rf", f"{state}/keys", "/root/.config/continuer")
+            fleet.configure(name)
 
 
 def test_purged_packages_leave_nothing(fleet: Fleet) -> None:
