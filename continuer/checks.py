@@ -6,6 +6,7 @@ A check takes what it looks at as arguments and touches nothing that a running d
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import statistics
@@ -27,6 +28,8 @@ from continuer.errors import ContinuerError, UnreachableError
 from continuer.version_cli import package_version
 
 Outcome = Literal["ok", "warn", "fail"]
+# The signature that begins ZMTP 3, sent by both sides at once.
+GREETING_BYTES, GREETING_S = 10, 0.5
 ROUND_TRIPS = 20
 SLOW_MS = 20.0
 CONNECT_S = 1.0
@@ -141,7 +144,7 @@ def model(directory: str) -> tuple[Finding, Bundle | None]:
 
 
 def ports(config: AgentConfig | CoordinatorConfig) -> Iterator[Finding]:
-    """Each configured port can be listened at, or is in use, which a running daemon explains."""
+    """Each configured port can be listened at, or a daemon listens there already."""
     keys = [key for key in config.__struct_fields__ if key.endswith("_port")]
     for key in keys:
         yield port(key, config.listen, getattr(config, key))
@@ -158,11 +161,25 @@ def port(key: str, host: str, number: int) -> Finding:
             sock.bind((host, number))
         except OSError as error:
             text = f"{key}: {host}:{number}: {error.strerror}"
-            if error.errno == 98:  # EADDRINUSE
+            if error.errno == errno.EADDRINUSE:
+                if speaks_zeromq(family, host, number):
+                    return Finding("port", "ok", f"{key}: {host}:{number} is used, as by a daemon")
                 remedy = f"fine if the daemon runs; else see who: ss -ltnp 'sport = :{number}'"
                 return Finding("port", "warn", text, remedy)
             return Finding("port", "fail", text, "give an address of this box as 'listen'")
     return Finding("port", "ok", f"{key}: {host}:{number} is free")
+
+
+def speaks_zeromq(family: int, host: str, number: int) -> bool:
+    """Whether who listens there greets as ZeroMQ does, which a running daemon explains."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.settimeout(GREETING_S)
+            sock.connect((host, number))
+            greeting = sock.recv(GREETING_BYTES, socket.MSG_WAITALL)
+    except OSError:
+        return False
+    return len(greeting) == GREETING_BYTES and greeting[0] == 0xFF and greeting[-1] == 0x7F
 
 
 def permissions(file: Path, config: AgentConfig | CoordinatorConfig) -> Iterator[Finding]:

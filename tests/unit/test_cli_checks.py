@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from continuer import checks, cli, config
 from continuer.checks import Finding
@@ -83,6 +84,18 @@ def test_a_port_in_use_is_seen_and_a_strange_address_too(listening: int) -> None
     foreign = checks.port("data_port", "192.0.2.1", 7411)  # an address of documentation
     assert foreign.outcome == "fail"
     assert "listen" in foreign.remedy
+
+
+def test_a_port_that_a_daemon_uses_is_well() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    try:
+        number = router.bind_to_random_port("tcp://127.0.0.1")
+        found = checks.port("data_port", "127.0.0.1", number)
+    finally:
+        context.destroy(linger=0)
+    assert (found.check, found.outcome) == ("port", "ok")
+    assert "is used, as by a daemon" in found.found
 
 
 def test_all_ports_of_a_configuration_are_looked_at() -> None:
