@@ -6,9 +6,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
+
+# A shell starts what it puts into the background with SIGINT ignored, and whatever that starts
+# inherits it; an interrupt has to arrive at the programs that are interrupted here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_SKIP = os.environ.get("CONTINUER_NO_SKIP", "") not in ("", "0")
 
