@@ -14,7 +14,7 @@ from PIL import Image
 
 from continuer.errors import UnreachableError
 from continuer.events import EVENTS
-from tests.root.fleet import INPUT_SHAPE, NODES, Fleet, build_packages
+from tests.root.fleet import INPUT_SHAPE, NODES, PATIENCE_S, Fleet, build_packages
 from tests.root.network import Network
 from tests.root.nspawn import Hang, lacking
 
@@ -61,7 +61,9 @@ def test_installed_boxes_answer(fleet: Fleet) -> None:
     assert set(answer.nodes) == set(NODES)
     assert answer.technique == "none"
     box = fleet.boxes["n1"]
-    assert box.show(AGENT, "StatusText").startswith("joined tcp://")
+    deadline = time.monotonic() + PATIENCE_S
+    while not (said := box.show(AGENT, "StatusText")).startswith("joined tcp://"):
+        assert time.monotonic() < deadline, said
     assert box.run("systemctl", "is-enabled", AGENT).stdout.strip() == "enabled"
     process = f"/proc/{box.show(AGENT, 'MainPID')}"
     assert box.run("stat", "-c", "%U", process).stdout.strip() == AGENT
@@ -186,8 +188,9 @@ def test_a_full_disk_is_said_and_the_service_goes_on(fleet: Fleet) -> None:
 
 def test_a_state_directory_with_a_wrong_owner_is_put_right(fleet: Fleet) -> None:
     box, state = fleet.boxes["n3"], f"/var/lib/{AGENT}"
+    box.run("systemctl", "stop", AGENT)
     box.run("chown", "--recursive", "root:root", state)
-    box.run("systemctl", "restart", AGENT)
+    box.run("systemctl", "start", AGENT)
     assert box.run("stat", "-c", "%U", state).stdout.strip() == AGENT
     fleet.wait_for("n3 to be back")
     assert not fleet.events("n3", "state_unwritable")
