@@ -132,7 +132,8 @@ class Admission:
         ttl_s = arguments.get("ttl_s")
         if not isinstance(ttl_s, int | float):
             raise UsageError(f"--ttl {ttl_s!r}: give a time such as 15m")
-        secret = secrets.token_urlsafe(TOKEN_BYTES)
+        # With a letter first: a word that begins with '-' would be taken for an option of join.
+        secret = f"t{secrets.token_urlsafe(TOKEN_BYTES)}"
         token = self._tokens.create(secret, role, name, float(ttl_s), time.time())
         self._journal.emit("token_created", token=token.id, role=role, node=name or "")
         return {

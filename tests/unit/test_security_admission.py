@@ -68,6 +68,14 @@ def test_a_token_takes_one_box_in_and_it_is_known_after_a_restart(
     assert ("n1", "agent") in [(i.name, i.role) for i in ring.load(tmp_path)]
 
 
+def test_no_token_looks_like_an_option(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an argument of the line that a box is joined with."""
+    monkeypatch.setattr("secrets.token_urlsafe", lambda count: "-" * count)
+    token = office.token(name="n1")
+    assert token[0].isalnum()
+    assert isinstance(office.enrol(token), Enrolled)
+
+
 @pytest.mark.parametrize("name", ["", "n9", "coordinator", "N1", "../n1", "n1\n"])
 def test_an_agent_gets_a_name_of_the_configuration_or_none(office: Office, name: str) -> None:
     refused = office.enrol(office.token(), name)
