@@ -76,7 +76,9 @@ def test_a_wrong_file_is_refused_as_a_whole_and_nothing_changes(restored: Cluste
     until(lambda: len(reloads(restored, "coordinator", "reload_refused")) > refused, "a refusal")
     problem = reloads(restored, "coordinator", "reload_refused")[-1]["problem"]
     assert "heartbeat_timeout_ms = -3" in problem
-    assert state(restored)["objectives"] == before["objectives"]
+    after = state(restored)
+    assert after["objectives"] == before["objectives"]
+    assert after["plan"]["route"] == before["plan"]["route"]
     assert len(reloads(restored, "coordinator")) == accepted
 
 
@@ -155,8 +157,6 @@ def test_an_agent_that_is_told_to_stop_costs_no_accuracy_and_no_failover(
     restored: Cluster, oracle: Oracle, bundle: Bundle
 ) -> None:
     cluster = restored
-    # Else a busy machine's slow blocks make a faster plan look better than an accurate one.
-    reload(cluster, "coordinator", {"objectives.min_accuracy": 0.86})
     before = len(failovers(cluster))
     with Stream(cluster.endpoints, seconds=5) as stream:
         stream.flowing()
