@@ -22,6 +22,7 @@ class Recipe:
     ``network``: its name. ``form``: of the training images. ``fraction``: of the training
     images used. ``width``: factor for channels. ``plain``: without exits and skips.
     ``precision``: of products. ``refine``: epochs with frozen statistics after ``epochs``.
+    ``initial``: SHA-256 of the file of weights it began with; empty: drawn from the seed.
     """
 
     network: str
@@ -35,6 +36,7 @@ class Recipe:
     plain: bool
     precision: str
     refine: int = 0
+    initial: str = ""
 
     def define(self) -> Network:
         """The network that it trains."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import signal
 import sys
@@ -32,6 +33,9 @@ DIR holds train/<class>/*.jpg and test/<class>/*.jpg, or the files of CIFAR-10's
 format. A tenth of the training images validates, 2,000 of them after each epoch; the test
 images are used once, at the end.
 
+With --initial, give the --seed of the run that the weights come from: it decides which
+images validate, and they stay unseen.
+
 OUT gets weights.npz, metrics.jsonl (accuracy of every variant, an epoch a line),
 statistics.npz (distribution of every array of weights after each epoch), recipe.json,
 result.json (accuracy on the test images) and checkpoint.npz. After an interruption, which
@@ -60,6 +64,12 @@ def add_parser(verbs: Subparsers) -> None:
         default=0,
         metavar="N",
         help="more epochs for skipped blocks, after EPOCHS; also of a run that has ended",
+    )
+    add(
+        "--initial",
+        type=Path,
+        metavar="FILE",
+        help="weights.npz to begin with, of a run of the same network, width and parts",
     )
     add("--seed", type=int, default=1, metavar="N", help="default %(default)s")
     add("--learning-rate", type=float, default=0.15, metavar="R", help="default %(default)s")
@@ -104,16 +114,25 @@ def run(args: argparse.Namespace) -> int:
         width=args.width,
         plain=args.plain,
         refine=args.refine,
+        initial=_hash(args.initial) if args.initial else "",
         precision="bfloat16" if device == "cuda" or _bfloat16() else "float32",
     )
     check_out(args.out, recipe, resume=args.resume)
-    found = Run(recipe, data, args.out, device, _report(recipe.epochs + recipe.refine)).go()
+    report = _report(recipe.epochs + recipe.refine)
+    found = Run(recipe, data, args.out, device, report, args.initial).go()
     if found is None:
         sys.stderr.write(f"stopped; the same command with --resume goes on in {args.out}\n")
         return EXIT_UNHEALTHY
     for line in table(found):
         sys.stdout.write(f"{line}\n")
     return EXIT_OK
+
+
+def _hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"--initial = {path}: {error.strerror or error}") from error
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -32,6 +32,7 @@ from models.train_files import (
 from models.train_measure import Way, emphasis, measure, sample
 from models.train_schedule import Schedule, plan_step
 from models.train_step import Learner, prepare
+from models.weights import begin
 
 #: Validation images looked at after each epoch.
 GLANCE = 2000
@@ -56,9 +57,20 @@ class Report:
 
 
 class Run:
-    """One run with its files in ``out``. Raises UsageError when they are another run's."""
+    """One run with its files in ``out``. Raises UsageError when they are another run's.
 
-    def __init__(self, recipe: Recipe, data: Data, out: Path, device: str, report: Report) -> None:
+    ``initial``: a file of weights to begin with, instead of weights drawn from the seed.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Data,
+        out: Path,
+        device: str,
+        report: Report,
+        initial: Path | None = None,
+    ) -> None:
         self.network = recipe.define()
         self.recipe = recipe
         self.schedule = Schedule(recipe.epochs, recipe.learning_rate, recipe.refine)
@@ -72,14 +84,17 @@ class Run:
         self._glance = validation[:GLANCE]
         if not len(validation):
             raise UsageError(f"{len(data.train_labels)} training images; give at least 10")
-        found = load_state(out)
-        self._state = found or State(initial_weights(self.network, recipe.seed), {})
+        self._state = load_state(out) or self._begin(initial)
         half = recipe.precision == "bfloat16"
         self._learner = Learner(
             self.network, self._state.weights, self._state.momenta, device, half=half
         )
         self._history = History(out, self._parameters(), self._state.epoch)
         save_json(out / RECIPE, recipe.fields())
+
+    def _begin(self, initial: Path | None) -> State:
+        drawn = initial_weights(self.network, self.recipe.seed)
+        return State(drawn if initial is None else begin(initial, drawn), {})
 
     def _parameters(self) -> dict[str, object]:
         """Table III of the paper, as far as it is the same for all epochs."""
@@ -95,7 +110,7 @@ class Run:
             "train_fraction": self.recipe.fraction,
             **{
                 key: getattr(self.recipe, key)
-                for key in ("seed", "batch", "width", "plain", "form", "refine")
+                for key in ("seed", "batch", "width", "plain", "form", "refine", "initial")
             },
         }
 

@@ -34,6 +34,16 @@ def load(path: Path) -> Weights:
         raise UsageError(f"{path}: not an .npz of plain arrays ({error})") from error
 
 
+def begin(path: Path, drawn: Weights) -> Weights:
+    """The file's arrays, to train on from, in the order of ``drawn``, those of a new run.
+
+    Raises UsageError when the file lacks an array, has another, or one of another shape.
+    """
+    found = load(path)
+    _refuse_unused(set(found) - set(drawn))
+    return {name: _array(found, name, array.shape) for name, array in drawn.items()}
+
+
 def assign(models: Iterable[Any], weights: Weights) -> None:
     """Set every variable of the Keras models from the array of the same name.
 
@@ -47,10 +57,13 @@ def assign(models: Iterable[Any], weights: Weights) -> None:
                 name = f"{layer.name.replace('.', '/')}/{variable.name}"
                 used.add(name)
                 variable.assign(_array(weights, name, tuple(variable.shape)))
-    unused = sorted(set(weights) - used)
+    _refuse_unused(set(weights) - used)
+
+
+def _refuse_unused(unused: set[str]) -> None:
     if unused:
         raise UsageError(
-            f"weights: {len(unused)} arrays belong to no part, the first is {unused[0]!r}; "
+            f"weights: {len(unused)} arrays belong to no part, the first is {min(unused)!r}; "
             "give the weights of this network"
         )
 

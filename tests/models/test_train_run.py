@@ -47,7 +47,9 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe(**values | changes)
 
 
-def run(out: Path, given: Recipe, stop_after: int | None = None) -> Run:
+def run(
+    out: Path, given: Recipe, stop_after: int | None = None, initial: Path | None = None
+) -> Run:
     """A run in ``out`` that is stopped before its step of that number, if any."""
     from models.train_loop import Report, Run
 
@@ -61,7 +63,7 @@ def run(out: Path, given: Recipe, stop_after: int | None = None) -> Run:
 
     out.mkdir(exist_ok=True)
     report = Report(step, nothing, lambda: len(steps) == stop_after, nothing)
-    return Run(given, DATA, out, "cpu", report)
+    return Run(given, DATA, out, "cpu", report, initial)
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:
@@ -145,6 +147,33 @@ def test_a_run_that_has_ended_can_be_refined(finished: Path, tmp_path: Path) -> 
     assert all((whole[name] == again[name]).all() for name in whole)
     with pytest.raises(UsageError, match="refine = 2, not 1"):
         check_out(later, recipe(refine=1), resume=True)
+
+
+def test_a_run_begins_with_the_weights_of_another(finished: Path, tmp_path: Path) -> None:
+    """Before its first step it has them exactly; resumed, it keeps what it has learnt."""
+    given = weights.load(finished / "weights.npz")
+    begun = run(tmp_path, recipe(seed=6), stop_after=0, initial=finished / "weights.npz")
+    assert begun.go() is None
+    with np.load(tmp_path / "checkpoint.npz", allow_pickle=False) as archive:
+        assert all((archive[f"weights/{name}"] == given[name]).all() for name in given)
+    assert run(tmp_path, recipe(seed=6), initial=finished / "weights.npz").go() is not None
+    learnt = weights.load(tmp_path / "weights.npz")
+    assert any((learnt[name] != given[name]).any() for name in given)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0.5}, r"'\S+' has shape .*, the network needs"),
+        ({"plain": True}, r"\d+ arrays belong to no part"),
+        ({"network": "allconv"}, "arrays belong to no part"),
+    ],
+)
+def test_weights_of_another_network_are_refused_to_begin_with(
+    finished: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(tmp_path, recipe(**change), initial=finished / "weights.npz")
 
 
 def test_what_lies_beyond_the_checkpoint_is_dropped(finished: Path, tmp_path: Path) -> None:
