@@ -11,7 +11,7 @@ TORCH := torch==2.13.0
 
 SEEDS ?= 1000
 
-.PHONY: setup demo sim mutants test test-models test-root deb lint docs fuzz bench bench-quick clean
+.PHONY: setup demo sim mutants test test-models test-root deb lint docs fuzz bench bench-quick soak clean
 
 setup: $(READY)
 
@@ -24,7 +24,7 @@ demo: $(READY)
 	$(BIN)/continuer demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not root"
+	$(BIN)/python -m tests.side_by_side
 
 # With TensorFlow and PyTorch, gigabytes that nothing else needs; 'make test' skips what they test.
 # Two runs: PyTorch's optimizers load its compiler, which crashes in a process with TensorFlow.
@@ -63,6 +63,7 @@ lint: $(READY)
 # The documents that are printed from the code; tests say when they are not current.
 docs: $(READY)
 	$(BIN)/python -m continuer.reference docs
+	$(BIN)/python -m tests.models.malformed
 
 # Guided by coverage, one target after the other, FUZZ_SECONDS each; tests run short ones without.
 FUZZ_SECONDS ?= 600
@@ -78,6 +79,11 @@ bench: $(READY)
 # All of it in few runs, beside the results of record.
 bench-quick: $(READY)
 	$(BIN)/python -m bench --quick --results bench/quick.json
+
+# Requests through faults at random on hosts of their own; needs root. Goes on with the same file.
+MINUTES ?= 30
+soak: $(READY)
+	$(BIN)/python -m bench soak --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) $(MODELS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,17 +16,20 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from agent import drill
-from agent.control_core import Command, ControlCore, Meet, Say
+from agent.beacons import Beacons
+from agent.control_core import Adopt, Command, ControlCore, Meet, Say, Shine
 from agent.knocking import Knocking
 from agent.plan_holder import InForce, PlanHolder
 from agent.repairs import Accused, Answer, Knock, Load, Slow, Unwritable
-from continuer import realtime, sockets, wire
+from agent.standstill import Standstill
+from continuer import beacon, realtime, sockets, wire
 from continuer.errors import WireError
 from continuer.journal import Event, Journal
 from continuer.mailbox import Mailbox
 from continuer.notify import Pulse
 from continuer.plan import Member
-from continuer.security import access
+from continuer.security import access, start
+from continuer.security.identity import split
 from continuer.wire import (
     Activate,
     Drill,
@@ -35,11 +38,14 @@ from continuer.wire import (
     Join,
     Keyring,
     Members,
-    Message,
     NewPlan,
+    Offer,
+    Pace,
     Prepare,
     Prepared,
     Refuse,
+    Staged,
+    Unstage,
 )
 
 
@@ -65,7 +71,7 @@ class Stop(msgspec.Struct, frozen=True):
     """End the thread after saying goodbye."""
 
 
-Report = Applied | Prepared | Unreachable | Unwritable | Slow | Accused | HandOver | Stop
+Report = Applied | Prepared | Staged | Unreachable | Unwritable | Slow | Accused | HandOver | Stop
 
 
 class Control(threading.Thread):
@@ -83,6 +89,8 @@ class Control(threading.Thread):
         on_members: Callable[[tuple[Member, ...]], None],
         on_in_force: Callable[[InForce], None],
         on_prepare: Callable[[Prepare], None],
+        on_bundle: Callable[[Offer | Unstage | Adopt], None],
+        standstill: Standstill,
         *,
         real_time: bool,
     ) -> None:
@@ -96,6 +104,9 @@ class Control(threading.Thread):
         self._on_members = on_members
         self._on_in_force = on_in_force
         self._on_prepare = on_prepare
+        self._on_bundle = on_bundle
+        self._standstill = standstill
+        self._hung: list[str] = []
         self._foreign = 0
         self._real_time = real_time
         self._context: zmq.Context[Any] = zmq.Context()
@@ -103,8 +114,9 @@ class Control(threading.Thread):
             realtime.raise_context(self._context)
         self._link = sockets.make(self._context, zmq.DEALER, wire.MAX_CONTROL_BYTES)
         self._monitor = self._link.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+            zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
+        self._beacons = Beacons()
         self._poller = zmq.Poller()
         self._knocking = Knocking(self._poller)
 
@@ -137,7 +149,7 @@ class Control(threading.Thread):
             self.pulse.beat()
             now = time.monotonic_ns()
             if now >= beat_ns:
-                self._perform(self._core.on_beat(now))
+                self._beat(now)
                 # A fixed beat; beats that were missed are not made up for.
                 beat_ns = max(beat_ns + self._interval_ns, now)
             wait_ms = max(0, -(-(beat_ns - time.monotonic_ns()) // 1_000_000))
@@ -150,16 +162,38 @@ class Control(threading.Thread):
                 running = self._deliver()
             self._hear_knocks(ready)
         self._knocking.close()
+        self._beacons.close()
         self._link.disable_monitor()
         self._context.destroy(linger=100)  # the goodbye may still be on its way out
 
+    def _beat(self, now: int) -> None:
+        """A sign of life, unless the work stands still."""
+        hung = self._standstill.hung(now)
+        if hung and not self._hung:
+            self._journal.emit("thread_hung", threads=hung)
+        self._hung = hung
+        if not hung:
+            self._perform(self._core.on_beat(now))
+
     def _watch(self) -> None:
         while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor)["event"]
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            found = recv_monitor_message(self._monitor)
+            event = found["event"]
+            if event == zmq.EVENT_CONNECTED:
+                self._beacons.aim(int(found["value"]))
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._perform(self._core.on_connected(time.monotonic_ns()))
             else:
                 self._perform(self._core.on_disconnected())
+                self._dial_anew()
+
+    def _dial_anew(self) -> None:
+        """Whoever was not answered under one key of the coordinator tries its other one."""
+        following = start.next_endpoint(self._endpoint)
+        if following != self._endpoint:
+            self._link.disconnect(split(self._endpoint)[0])
+            self._endpoint = following
+            sockets.dial(self._link, following)
 
     def _receive(self) -> None:
         while True:
@@ -172,7 +206,7 @@ class Control(threading.Thread):
                     raise WireError(f"{len(frames)} frames; expected 1")
                 message = wire.decode(
                     *(frames[0], Refuse, Keyring, Members, Prepare, NewPlan, Foresee, Activate),
-                    Drill,
+                    *(Drill, Pace, Offer, Unstage),
                 )
             except WireError as error:
                 self._foreign += 1
@@ -214,6 +248,8 @@ class Control(threading.Thread):
                 self._perform(core.on_applied(item.in_force, item.replayed))
             elif isinstance(item, Prepared):
                 self._perform(core.on_prepared(item))
+            elif isinstance(item, Staged):
+                self._perform(core.on_staged(item))
             elif isinstance(item, Unreachable):
                 self._perform(core.on_unreachable(item.peer, item.dropped, now))
             elif isinstance(item, Unwritable):
@@ -231,8 +267,8 @@ class Control(threading.Thread):
 
     def _perform(self, commands: Sequence[Command]) -> None:
         for command in commands:
-            if isinstance(command, Say):
-                self._send(command.message)
+            if isinstance(command, Say | Shine):
+                self._send(command)
             elif isinstance(command, Meet):
                 self._on_members(command.members)
             elif isinstance(command, Load):
@@ -243,11 +279,21 @@ class Control(threading.Thread):
                     self._answered(command, answer)
             elif isinstance(command, Event):
                 self._journal.write(command)
+            elif isinstance(command, Offer | Unstage | Adopt):
+                self._on_bundle(command)
+                if isinstance(command, Adopt):
+                    self._perform(self._core.on_adopted(time.monotonic_ns()))
             else:
                 self._on_in_force(command)  # the ingress reports Applied, then we acknowledge
 
-    def _send(self, message: Message) -> None:
+    def _send(self, command: Say | Shine) -> None:
+        if isinstance(command, Shine):
+            made = beacon.seal(
+                command.session, command.key, command.sequence, self._interval_ns // 1000
+            )
+            self._beacons.send(made)
+            return
         try:
-            self._link.send(wire.encode(message), zmq.NOBLOCK)
+            self._link.send(wire.encode(command.message), zmq.NOBLOCK)
         except zmq.Again:
             return  # no link: the join that follows a new one tells the coordinator anew

@@ -26,15 +26,24 @@ from continuer.wire import (
     Members,
     Message,
     NewPlan,
+    Offer,
+    Pace,
     Prepare,
     Prepared,
     Refuse,
     Retire,
+    Seek,
+    Staged,
     Stale,
+    Unstage,
 )
 
 REJOIN_MS = 1000
 ACCUSE_EVERY_MS = 100
+# A beat that comes a little early is better than one that comes an interval late.
+EARLY_MS = 1
+# Beacons go on for so long where the link is down: it may only have to be made anew.
+SHINE_ON_MS = 5000
 
 
 class Say(msgspec.Struct, frozen=True):
@@ -43,14 +52,29 @@ class Say(msgspec.Struct, frozen=True):
     message: Message
 
 
+class Shine(msgspec.Struct, frozen=True):
+    """Send a beacon to where the link goes."""
+
+    session: int
+    key: bytes
+    sequence: int
+
+
 class Meet(msgspec.Struct, frozen=True):
     """Connect to these members, and to no others."""
 
     members: tuple[Member, ...]
 
 
-# InForce: hand it to the ingress, which reports ``on_applied``.
-Command = Say | Meet | Load | InForce | Knock | Event
+class Adopt(msgspec.Struct, frozen=True):
+    """Take this bundle, which is held ready, for the one that is run here; then ``on_adopted``."""
+
+    bundle: bytes
+
+
+# InForce: hand it to the ingress, which reports ``on_applied``. Offer: have the bundle here beside
+# the running one, and report ``on_staged``; Unstage: do without it.
+Command = Say | Shine | Meet | Load | InForce | Knock | Event | Offer | Unstage | Adopt
 
 
 class ControlCore:
@@ -75,8 +99,13 @@ class ControlCore:
         self._connected = False
         self._join_ns = 0
         self._sequence = 0
+        self._beacons = 0
+        self._pace = Pace(0)
+        self._said_ns = 0
+        self._joined_ns = 0
         self._accused: dict[tuple[str, int], int] = {}
         self._planned: tuple[Member, ...] = ()
+        self._sought = False  # the bundle that the coordinator serves, which is not ours
 
     # --- the link to the coordinator --------------------------------------------------
 
@@ -90,20 +119,37 @@ class ControlCore:
         if not self._connected:
             return []
         self._connected = self.joined = False
+        # The next link brings its own; until then beacons say that we live.
+        self._pace = msgspec.structs.replace(self._pace, every_us=0)
         self.repairs.on_link(up=False)
         return [Event("coordinator_lost", {"coordinator": self._coordinator})]
 
     def on_beat(self, now: int) -> list[Command]:
         """Time for a heartbeat, or to ask again."""
         commands: list[Command] = [*self.repairs.on_tick(now)]
+        if self.joined:
+            self._joined_ns = now
+        if now - self._joined_ns < SHINE_ON_MS * MS:
+            commands = [*self._shine(), *commands]
         if not self._connected:
             return commands
         if self.joined:
-            self._sequence += 1
-            return [Say(self._make_heartbeat(self._sequence)), *commands]
+            every_ns = self._pace.every_us * 1000 - EARLY_MS * MS
+            return [*commands, *(self._beat(now) if now - self._said_ns >= every_ns else [])]
         if now - self._join_ns >= REJOIN_MS * MS:
             commands += self._join(now)
         return commands
+
+    def _shine(self) -> list[Command]:
+        if not self._pace.session:
+            return []
+        self._beacons += 1
+        return [Shine(self._pace.session, self._pace.key, self._beacons)]
+
+    def _beat(self, now: int) -> list[Command]:
+        self._said_ns = now
+        self._sequence += 1
+        return [Say(self._make_heartbeat(self._sequence))]
 
     def _join(self, now: int) -> list[Command]:
         self._join_ns = now
@@ -121,9 +167,20 @@ class ControlCore:
             return [*self._taken_in(), *self._meet(self._with_planned(message.members))]
         elif isinstance(message, Prepare):
             return [Load(message)]
+        elif isinstance(message, Offer | Unstage):
+            return [message]
+        elif isinstance(message, Pace):
+            return self._set_pace(message, now)
         elif isinstance(message, Refuse):
             return self._refused(message, now)
         return []
+
+    def _set_pace(self, pace: Pace, now: int) -> list[Command]:
+        asked = pace.every_us <= self._pace.every_us
+        if pace.session != self._pace.session:
+            self._beacons = 0
+        self._pace = pace
+        return self._beat(now) if asked and self.joined else []
 
     def _new_plan(self, plan: Plan, now: int) -> list[Command]:
         obeyed = self._obey(partial(self._holder.on_plan, plan), plan.version, now)
@@ -155,7 +212,14 @@ class ControlCore:
         was_joined, self.joined = self.joined, False
         if message.code == "unknown":  # the coordinator has restarted
             return self._join(now) if was_joined else []
-        return [Event("join_refused", {"code": message.code, "problem": message.message})]
+        refused = Event("join_refused", {"code": message.code, "problem": message.message})
+        if message.code != "bundle":
+            return [refused]
+        # The one that we run was replaced while we were away: what is served now? Worth a word
+        # only where that did not help.
+        said = [refused] if self._sought else []
+        self._sought = True
+        return [*said, Say(Seek(self._make_join().cluster, self._member.node))]
 
     def _obey(
         self, accept: Callable[[], InForce | Refused], version: Version, now: int
@@ -191,6 +255,17 @@ class ControlCore:
     def on_prepared(self, prepared: Prepared) -> list[Command]:
         """Parts are in memory, or could not be loaded."""
         return [Say(prepared)]
+
+    def on_staged(self, staged: Staged) -> list[Command]:
+        """An offered bundle is here, or cannot be run here."""
+        if self.joined:
+            return [Say(staged)]
+        return [Adopt(staged.bundle)] if self._sought and not staged.problem else []
+
+    def on_adopted(self, now: int) -> list[Command]:
+        """We run what the coordinator serves: ask again to be taken in."""
+        self._sought = False
+        return self._join(now) if self._connected and not self.joined else []
 
     def on_unwritable(self, node: str, now: int) -> list[Command]:
         """Nothing can be sent to a node of the route."""

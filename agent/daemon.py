@@ -14,7 +14,8 @@ import zmq
 
 from agent import accepted, metrics
 from agent.control import Applied, Control, HandOver, Stop, Unreachable
-from agent.engine import Engine
+from agent.control_core import Adopt
+from agent.engine_choice import make_engine
 from agent.executor import Executor
 from agent.fetch import Fetcher
 from agent.ingress import Ingress
@@ -22,22 +23,26 @@ from agent.ingress_core import IngressCore, Limits
 from agent.leaving import Leaving, Situation
 from agent.loader import Loader
 from agent.memory import MIB, rss_bytes
+from agent.models import Model, Models
 from agent.peers import PeerKey, Peers
 from agent.plan_holder import InForce, PlanHolder
 from agent.repairs import Accused, Slow, Unwritable
 from agent.seeking import seek
 from agent.stage import Stage
-from agent.store import Store
+from agent.staging import Staging
+from agent.standstill import Standstill
 from continuer import __version__, realtime, sockets, wire
 from continuer import bundle as bundles
 from continuer.bundle import Bundle
 from continuer.config import AgentConfig
+from continuer.errors import ConfigError
 from continuer.journal import Journal
 from continuer.plan import Member, Version
 from continuer.security import signing
 from continuer.service import Service, unwritable
 from continuer.shelf import Shelf
-from continuer.wire import Heartbeat, Join, Prepared
+from continuer.store import Store
+from continuer.wire import Heartbeat, Join, Offer, Prepare, Prepared, Staged, Unstage
 
 # Python hands the interpreter lock over every 5 ms by default: as long as fifty blocks run.
 SWITCH_INTERVAL_S = 1e-4
@@ -58,10 +63,8 @@ class Daemon:
         self._service = service
         self._journal = journal
         self._host = sockets.resolve("advertise", config.advertise or config.listen)
-        self._fetching, self._bundle = self._find_bundle()
-        memory = config.memory_mib * MIB if config.memory_mib else float("inf")
-        self._engine = Engine(self._bundle, memory, config.slowdown)
-        self._memory_bytes = int(memory) if config.memory_mib else 0
+        self._fetching, bundle = self._find_bundle()
+        self._memory_bytes = int(config.memory_mib * MIB) if config.memory_mib else 0
         self._context: zmq.Context[Any] = zmq.Context()
         clients, answers, data = self._bind()
         incarnation = time.time_ns()  # rises from life to life while the clock is sane
@@ -71,26 +74,27 @@ class Daemon:
             *own,
             *(sockets.announce(host, self._ports[name]) for name in ("data", "answers", "ingress")),
         )
-        self._holder = PlanHolder(self._bundle.hash, accepted.load(config.state_dir))
+        self._holder = PlanHolder(bundle.hash, accepted.load(config.state_dir))
         self._real_time = config.realtime and realtime.permitted()
         self._rss_bytes = 0
         self._stored = self._holder.version
-        self._loader = Loader(
-            self._bundle, self._engine, self._fetching, config.coordinator, self._member,
-            journal, self._report, self._store,
+        self._models = Models(self._make_model(bundle), self._models_changed)
+        self._staging = Staging(
+            config, self._fetching, self._member, self._models, self._start_model, self._report,
+            journal,
         )  # fmt: skip
         self._shelf = Shelf(
             config.listen, config.store_port, self._file_of, self._foreign,
             config.transfer_mib_per_s,
         )  # fmt: skip
         stage_links, stage_executor = self._make_executor(own)
-        self._stage = Stage(data, stage_executor, stage_links, self._unreachable)
+        self._stage = Stage(data, INPROC_DATA, stage_executor, stage_links, self._unreachable)
         ingress_links, ingress_executor = self._make_executor(own)
         self._executors = (stage_executor, ingress_executor)
         limits = Limits(
             config.max_inflight, int(config.max_inflight_mib * MIB), config.resend_after_ms
         )
-        self._core = IngressCore(config.cluster, config.node, incarnation, self._bundle, limits)
+        self._core = IngressCore(config.cluster, config.node, incarnation, bundle, limits)
         self._ingress = Ingress(
             clients, answers, own, self._core, ingress_executor, ingress_links,
             self._journal.write, self._applied, self._unreachable, self._foreign,
@@ -99,7 +103,8 @@ class Daemon:
         self._control = Control(
             config.coordinator, config.heartbeat_ms, self._member,
             self._make_join, self._make_heartbeat, self._holder, journal,
-            self._members, self._ingress.mailbox.post, self._loader.post,
+            self._members, self._order, self._prepare, self._on_bundle,
+            Standstill((self._stage.pulse, self._ingress.pulse), self._round_us),
             real_time=self._real_time,
         )  # fmt: skip
         self._in_force: InForce | None = None
@@ -120,7 +125,7 @@ class Daemon:
             bundle = bundles.load(config.bundle)
             signing.check(bundle, signing.signature_of(bundle.directory), trusted)
             bundle.verify_files()
-            return None, bundle
+            return self._make_room(), bundle
         assert config.state_dir is not None  # the configuration is checked
         store = Store(Path(config.state_dir) / "store")
         fetcher = Fetcher(store, config.transfer_mib_per_s)
@@ -130,17 +135,46 @@ class Daemon:
             raise SystemExit(0)
         return (store, fetcher), found
 
+    def _make_room(self) -> tuple[Store, Fetcher] | None:
+        """Where other bundles than the one that was copied here may be kept, if anywhere."""
+        if self._config.state_dir is None:
+            return None
+        try:
+            store = Store(Path(self._config.state_dir) / "store")
+        except ConfigError:
+            return None  # said when it is needed: what is here runs without
+        return store, Fetcher(store, self._config.transfer_mib_per_s)
+
+    def _make_model(self, bundle: Bundle) -> Model:
+        """Engine and loader of a bundle; what it reads from the store is fetched where missing."""
+        config = self._config
+        engine = make_engine(bundle, config, self._journal)
+        loader = Loader(
+            bundle, engine, self._fetching if bundle.by_hash else None, config.coordinator,
+            self._member, self._journal, self._report, self._store,
+        )  # fmt: skip
+        return Model(bundle, engine, loader)
+
+    def _start_model(self, bundle: Bundle) -> Model:
+        model = self._make_model(bundle)
+        model.loader.start()
+        return model
+
     def _file_of(self, digest: bytes) -> Path | None:
         """What other agents may fetch from here."""
-        path = self._bundle.files.get(digest)
-        return path if path is not None and path.is_file() else None
+        for model in self._models.all():
+            path = model.bundle.files.get(digest)
+            if path is not None and path.is_file():
+                return path
+        return None
 
     def _make_executor(self, own: PeerKey) -> tuple[tuple[Peers, Peers], Executor]:
         """An executor with links of its own; sockets are not for two threads."""
         peers = Peers(self._context, own, INPROC_DATA, lambda member: member.data)
         ingresses = Peers(self._context, own, INPROC_ANSWERS, lambda member: member.answers)
+        model = self._models.current
         executor = Executor(
-            own, self._config.cluster, self._bundle, self._engine, peers, ingresses, self._foreign
+            own, self._config.cluster, model.bundle, model.engine, peers, ingresses, self._foreign
         )
         return (peers, ingresses), executor
 
@@ -165,22 +199,24 @@ class Daemon:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         self._service.arrange(self._woken.set)
-        threads = (self._stage, self._ingress, self._loader, self._control, self._shelf)
+        threads = (self._stage, self._ingress, self._control, self._shelf, self._staging)
         gc.freeze()  # what exists now stays; collections need not look at it again
-        for thread in threads:
+        for thread in (self._models.current.loader, *threads):
             thread.start()
         self._journal.emit(
             "daemon_started",
             role="agent",
             endpoints=self._ports,
-            bundle=self._bundle.name,
+            bundle=self._models.current.bundle.name,
             version=__version__,
             realtime=self._real_time,
         )
         self._service.ready(self._status(), self._pulses)
-        while not self._service.stops and all(thread.is_alive() for thread in threads):
+        dead: list[str] = []
+        while not self._service.stops and not dead:
             self._turn()
-        dead = [thread.name for thread in threads if not thread.is_alive()]
+            working = (self._models.current.loader, *threads)
+            dead = [thread.name for thread in working if not thread.is_alive()]
         # A thread that is gone is a defect. Half an agent must not look alive: end,
         # so that the coordinator reroutes and the service manager starts us afresh.
         reason = f"thread {dead[0]} ended" if dead else "signal"
@@ -190,12 +226,17 @@ class Daemon:
         self._control.join(1)
         self._ingress.mailbox.post(None)
         self._stage.mailbox.post(None)
-        self._loader.post(None)
+        loaders = [model.loader for model in self._models.all()]
+        for loader in loaders:
+            loader.post(None)
+        self._staging.post(None)
         self._shelf.stop()
         if self._metrics is not None:
             self._metrics.stop()
-        for thread in threads:
-            thread.join(1)
+        for worker in (*loaders, *threads):
+            worker.join(1)
+        for model in self._models.all():
+            model.engine.stop()
         self._journal.emit("daemon_stopped", role="agent", reason=reason)
         if reason != "signal":
             os._exit(1)
@@ -205,6 +246,7 @@ class Daemon:
         self._woken.wait(wait_s)
         self._woken.clear()
         self._service.reloaded()
+        self._models.release(time.monotonic_ns())
         self._service.turn(time.monotonic_ns(), self._status())
 
     def _status(self) -> str:
@@ -252,9 +294,44 @@ class Daemon:
             inflight=self._core.inflight,
             stages=sum(one.done for one in progress),
             foreign=sum(one.foreign for one in progress),
-            parts=len(self._engine.timings()),
-            rss_bytes=rss_bytes(),
+            parts=sum(len(model.engine.timings()) for model in self._models.all()),
+            rss_bytes=rss_bytes(self._models.current.engine.pid),
         )
+
+    # --- bundles ----------------------------------------------------------------------
+
+    def _models_changed(self, models: list[Model]) -> None:
+        """What can be run here is another set: whoever obeys plans for it comes last."""
+        engines = {model.bundle: model.engine for model in models}
+        for executor in self._executors:
+            executor.serve(engines)
+        self._core.know(engines)
+        self._holder.bundles = {bundle.hash for bundle in engines}
+
+    def _on_bundle(self, order: Offer | Unstage | Adopt) -> None:
+        if isinstance(order, Adopt):
+            self._models.adopt(order.bundle)
+        else:
+            self._staging.post(order)
+
+    def _prepare(self, order: Prepare) -> None:
+        model = self._models.find(order.bundle)
+        if model is not None:  # else it was let go meanwhile
+            model.loader.post(order)
+
+    def _order(self, order: InForce) -> None:
+        """A step to put in force; with it perhaps another bundle."""
+        now = time.monotonic_ns()
+        if self._models.in_force(order.bundle, order.version.term, now):
+            bundle = self._models.current.bundle
+            self._staging.post(bundle)
+            self._journal.emit(
+                "bundle_switched",
+                bundle=bundle.name,
+                digest=bundle.hash.hex()[:16],
+                version=str(order.version),
+            )
+        self._ingress.mailbox.post(order)
 
     # --- what the threads say to each other -------------------------------------------
 
@@ -267,9 +344,9 @@ class Daemon:
         self._control.mailbox.post(Applied(in_force, replayed))
         if in_force.version > self._stored:
             self._stored = in_force.version
-            self._loader.post(in_force.version)
+            self._models.current.loader.post(in_force.version)
 
-    def _report(self, report: Unwritable | Slow | Accused | Prepared) -> None:
+    def _report(self, report: Unwritable | Slow | Accused | Prepared | Staged) -> None:
         self._control.mailbox.post(report)
 
     def _unreachable(self, peer: PeerKey, dropped: int) -> None:
@@ -291,23 +368,28 @@ class Daemon:
             )
 
     def _make_join(self) -> Join:
-        config = self._config
+        config, model = self._config, self._models.current
         return Join(
             config.cluster,
             self._member,
-            self._bundle.name,
-            self._bundle.hash,
+            model.bundle.name,
+            model.bundle.hash,
             self._holder.version,
             self._memory_bytes,
             config.standby,
-            self._engine.timings(),
-            self._loader.stored(),
+            model.engine.timings(),
+            model.loader.stored(),
             sockets.announce(self._host, self._shelf.port),
         )
 
+    def _round_us(self) -> float:
+        """What all parts in memory take to be loaded and run here, in us."""
+        timings = [t for model in self._models.all() for t in model.engine.timings()]
+        return sum(t.latency_us + t.load_us for t in timings)
+
     def _make_heartbeat(self, sequence: int) -> Heartbeat:
         if sequence % RSS_EVERY == 1:
-            self._rss_bytes = rss_bytes()
+            self._rss_bytes = rss_bytes(self._models.current.engine.pid)
         return Heartbeat(
             self._member.node,
             self._member.incarnation,

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 import msgspec
 import zmq
 
-from agent.store import Store
 from continuer import sockets, wire
 from continuer.chunks import (
     CHUNK_BYTES,
@@ -29,6 +28,7 @@ from continuer.chunks import (
 )
 from continuer.errors import BundleError, ConfigError, WireError
 from continuer.shelf import yield_to_others
+from continuer.store import Store
 from continuer.wire import AskChunk, AskOutline, Chunk, Lacking, Outline
 
 POLL_MS = 50
@@ -57,6 +57,8 @@ class Fetcher:
     def __init__(self, store: Store, mib_per_s: float | None = None) -> None:
         self._store = store
         self._allowance = Allowance(mib_per_s * (1 << 20)) if mib_per_s else None
+        # Bundles may share files, and each is put together by one thread at a time.
+        self._locks: dict[bytes, threading.Lock] = {}
 
     def fetch(
         self,
@@ -92,7 +94,9 @@ class Fetcher:
                 if interrupted():
                     break
                 try:
-                    transfer.run(item)
+                    with self._locks.setdefault(item.digest, threading.Lock()):
+                        if self._store.find(item.digest) is None:
+                            transfer.run(item)
                 except BundleError as error:
                     outcome.problems.append(str(error))
         finally:

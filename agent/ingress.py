@@ -16,6 +16,7 @@ from agent.repairs import Accused, Slow, Unwritable
 from continuer import sockets, wire
 from continuer.errors import WireError
 from continuer.events import Event
+from continuer.frames import has_mail, send
 from continuer.mailbox import Mailbox
 from continuer.notify import Pulse
 from continuer.plan import Member
@@ -24,7 +25,6 @@ from continuer.security.identity import Identity
 from continuer.wire import Hello, Problem, Result, Submit
 
 TICK_MS = 10
-BATCH = 32
 
 Handler = Callable[[list[bytes], Identity | None], list[Command]]
 Order = tuple[Member, ...] | InForce | None
@@ -116,18 +116,17 @@ class Ingress(threading.Thread):
         return True
 
     def _read(self, sock: sockets.Socket, handle: Handler) -> None:
-        gate = self._gates[sock]
-        for _ in range(BATCH):
-            try:
-                frames, sender = gate.receive(sock)
-            except zmq.Again:
-                return
-            try:
-                self._perform(handle(frames, sender))
-            except WireError as error:
-                self._foreign += 1
-                name = "ingress" if sock is self._clients else "answers"
-                self._on_foreign(name, str(error), self._foreign)
+        """Receive one message. To find that there is no other takes longer than to poll again."""
+        try:
+            frames, sender = self._gates[sock].receive(sock)
+        except zmq.Again:
+            return
+        try:
+            self._perform(handle(frames, sender))
+        except WireError as error:
+            self._foreign += 1
+            name = "ingress" if sock is self._clients else "answers"
+            self._on_foreign(name, str(error), self._foreign)
 
     def _on_client(self, frames: list[bytes], sender: Identity | None) -> list[Command]:
         if len(frames) < 2:
@@ -162,16 +161,21 @@ class Ingress(threading.Thread):
                 self._on_report(command)
 
     def _forward(self, command: Forward) -> None:
-        """Send work to the first stage. If that is us, and short, waking a thread costs more."""
+        """Send work to the first stage. If that is us, and short, waking a thread costs more.
+
+        Not while other clients wait at the door: who is not let in soon goes to another ingress,
+        and then his request is run twice.
+        """
         key = (command.node, command.incarnation)
-        if key == self._own and self._executor.try_inline(command.work, command.frames):
+        here = key == self._own and not has_mail(self._clients)
+        if here and self._executor.try_inline(command.work, command.frames):
             return
         self._peers.send(key, [wire.encode(command.work), *command.frames])
 
     def _tell(self, command: ToClient) -> None:
         frames = [command.link, wire.encode(command.message), *command.frames]
         try:
-            self._clients.send_multipart(frames, zmq.NOBLOCK)
+            send(self._clients, frames)
         except zmq.ZMQError:
             # The client is gone, or so slow that its queue is full: only it suffers.
             self._core.forget_client(command.link)

@@ -6,19 +6,19 @@ input is kept until then, so that it can be sent anew when a node of its route f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from agent.plan_holder import InForce
-from agent.repairs import SLOW_MS, UNREACHABLE, Accused, Slow
+from agent.repairs import ENGINE_DIED, SLOW_MS, UNREACHABLE, Accused, Slow
+from agent.served import Served
 from continuer.bundle import Bundle, tensor_problem
-from continuer.errors import BundleError, WireError
+from continuer.errors import WireError
 from continuer.events import Event
 from continuer.plan import ClassStep, Member, Step, Version, link_ends, link_name
 from continuer.wire import (
-    BUNDLE_ID_BYTES,
     Accepted,
     ClassDoors,
     Hello,
@@ -33,7 +33,6 @@ from continuer.wire import (
     Welcome,
     Work,
     from_frames,
-    metas,
 )
 
 MS = 1_000_000
@@ -44,13 +43,20 @@ MAX_ATTEMPTS = 3
 # one event, or of this request. The request waits for so long (other deaths meanwhile are not
 # its doing), then goes out once more; if another node dies of it, it is quarantined.
 ONE_EVENT_MS = 100
+# Two nodes that died under one request condemn it. Before, it waits for so long: a node that was
+# merely silent for a moment comes back meanwhile, and its silence was not the request's doing.
+VERDICT_MS = 500
+DEADLY = 2
 # However it comes about, a request goes out no more often than this.
 MAX_SENDS = 6
 MAX_BUDGET_US = 3_600_000_000
 MAX_CLIENTS = 1000
-MAX_PATHS = 1000
 # What a client writes into every header of its request leaves room there for the route.
 MAX_LABEL_BYTES = 128
+PREPARED_ELSE = (
+    "the input was prepared for another network than the one that is served now; prepare it as "
+    "the client's 'input' says now"
+)
 # What is quoted in a refusal may be as long as a header; the refusal itself has to fit one.
 MAX_PROBLEM = 500
 
@@ -84,17 +90,22 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Pending(msgspec.Struct):
-    """An accepted request without an outcome. ``sends`` holds (version, step) per sending."""
+    """An accepted request without an outcome. ``sends``: by what it was sent each time.
+
+    ``losses``: for each time that nodes died under it, which, and in which of their lives.
+    """
 
     link: bytes
     submit: Submit
     frames: Sequence[Any]
     nbytes: int
     deadline_ns: int
-    sends: list[tuple[Version, Step]] = []
+    sends: list[tuple[Version, Step, Served]] = []
     attempts: int = 0
-    deaths: int = 0
+    engine_deaths: int = 0
+    losses: list[frozenset[tuple[str, int]]] = []
     was_held: bool = False
+    on_trial: bool = False
     held_until_ns: int | None = None
     acknowledged: bool = False
     accepted_ns: int = 0
@@ -122,15 +133,9 @@ class IngressCore:
         self._cluster = cluster
         self._node = node
         self._incarnation = incarnation
-        self._bundle = bundle
+        self._served = Served(bundle)
+        self._known = {bundle.hash: self._served}
         self._limits = limits
-        self._client_view = msgspec.json.encode(
-            {
-                "input": msgspec.to_builtins(bundle.manifest.input),
-                "classes": bundle.manifest.classes,
-            }
-        )
-        self._input_metas = metas(bundle.manifest.input.tensors)
         self._deployment = ""
         self._version = Version()
         self._step: Step | None = None
@@ -141,13 +146,16 @@ class IngressCore:
         self._pending: dict[tuple[bytes, int], Pending] = {}
         self._clients: dict[bytes, None] = {}  # links in the order they were heard from
         self._bytes = 0
-        self._paths: dict[tuple[int, ...], tuple[tuple[str, ...], str | None]] = {}
         self.counters = Counters()
 
     @property
     def inflight(self) -> int:
         """Accepted requests that have no outcome yet."""
         return len(self._pending)
+
+    def know(self, bundles: Iterable[Bundle]) -> None:
+        """These may come into force; others are forgotten. From any thread."""
+        self._known = {b.hash: self._known.get(b.hash) or Served(b) for b in bundles}
 
     # --- clients ----------------------------------------------------------------------
 
@@ -160,14 +168,18 @@ class IngressCore:
         self._clients[link] = None
         if len(self._clients) > MAX_CLIENTS:
             del self._clients[next(iter(self._clients))]  # it gets no more notices, only answers
-        welcome = Welcome(
+        return [ToClient(link, self._welcome())]
+
+    def _welcome(self) -> Welcome:
+        served = self._served
+        return Welcome(
             self._cluster,
             self._node,
             self._incarnation,
             self._deployment,
-            self._bundle.name,
-            self._bundle.hash,
-            self._client_view,
+            served.bundle.name,
+            served.bundle.hash,
+            served.client_view,
             self._version,
             self._ingresses(),
             self._preferred(),
@@ -175,7 +187,6 @@ class IngressCore:
             tuple(sorted(self._draining)),
             self._doors(),
         )
-        return [ToClient(link, welcome)]
 
     def forget_client(self, link: bytes) -> None:
         """The client's connection is gone."""
@@ -217,9 +228,10 @@ class IngressCore:
             return "bad_input", f"cluster = {submit.cluster!r}: this is {self._cluster!r}"
         if self._step is None:
             return "no_plan", "the coordinator has not given out a plan yet; try again"
-        if submit.deployment not in ("", self._deployment, self._bundle.name):
+        name = self._served.bundle.name
+        if submit.deployment not in ("", self._deployment, name):
             return "unknown_model", (
-                f"model = {submit.deployment!r}: this cluster serves {self._bundle.name!r} "
+                f"model = {submit.deployment!r}: this cluster serves {name!r} "
                 f"(deployment {self._deployment!r})"
             )
         problem = self._bad_input(submit, frames)
@@ -251,7 +263,9 @@ class IngressCore:
             arrays = from_frames(submit.tensors, frames)
         except WireError as error:
             return str(error)
-        return tensor_problem(self._bundle.manifest.input.tensors, arrays)
+        if submit.input_mark not in (b"", self._served.mark):
+            return PREPARED_ELSE
+        return tensor_problem(self._served.bundle.manifest.input.tensors, arrays)
 
     # --- outcomes ---------------------------------------------------------------------
 
@@ -263,12 +277,10 @@ class IngressCore:
             return []
         if not 1 <= result.attempt <= len(pending.sends):
             raise WireError(f"attempt = {result.attempt}: {len(pending.sends)} were sent")
-        version, step = pending.sends[result.attempt - 1]
-        parts = tuple(part for hop in result.route for part in hop.parts)
-        path, exit_name = self._paths.get(parts) or self._check_path(parts)
-        problem = tensor_problem(
-            self._bundle.parts[path[-1]].outputs, from_frames(result.tensors, frames)
-        )
+        version, step, served = pending.sends[result.attempt - 1]
+        path, exit_name = served.path_of(tuple(part for hop in result.route for part in hop.parts))
+        outputs = served.bundle.parts[path[-1]].outputs
+        problem = tensor_problem(outputs, from_frames(result.tensors, frames))
         if problem is not None:
             raise WireError(f"result: {problem}")
         reply = Reply(
@@ -283,27 +295,11 @@ class IngressCore:
             result.tensors,
             pending.submit.request_class,
             pending.redundancy,
+            served.id,
         )
         self._finish(pending)
         self.counters.answered += 1
         return [ToClient(pending.link, reply, frames)]
-
-    def _check_path(self, parts: tuple[int, ...]) -> tuple[tuple[str, ...], str | None]:
-        """The path's part names and its exit. Raises WireError where there is no such path."""
-        names = self._bundle.part_names
-        if not parts or not all(0 <= part < len(names) for part in parts):
-            raise WireError("route: no part, or one that the bundle does not have")
-        path = tuple(names[part] for part in parts)
-        exit_name, skipped = self._bundle.variant_of(path)
-        try:
-            coherent = path == self._bundle.path(skipped, exit_name)
-        except BundleError as error:
-            raise WireError(f"route: {error}") from error
-        if not coherent:
-            raise WireError(f"route: {' '.join(path)[:200]} is no path of the bundle")
-        if len(self._paths) < MAX_PATHS:
-            self._paths[parts] = (path, exit_name)
-        return path, exit_name
 
     def on_problem(self, problem: Problem, now: int) -> list[Command]:
         """A stage could not run its parts: try again, elsewhere if the plan has changed."""
@@ -313,6 +309,10 @@ class IngressCore:
         if problem.code == UNREACHABLE:
             # Sending it again makes no sense before somebody has found a way around.
             return [Accused(problem.message, problem.node)]
+        if problem.code == ENGINE_DIED:
+            pending.engine_deaths += 1
+            if pending.engine_deaths + len(pending.losses) >= DEADLY:
+                return self._reject(pending, "quarantined", _killed_engines(problem))
         if problem.attempt != len(pending.sends):
             return []  # an older attempt; the present one may still succeed
         if pending.attempts >= MAX_ATTEMPTS:
@@ -344,16 +344,18 @@ class IngressCore:
         self._version, self._deployment = order.version, order.deployment
         self._step, self._failed, self._draining = order.step, order.failed, order.draining
         self._classes = {routes.name: routes for routes in order.classes}
+        former, self._served = self._served, self._known.get(order.bundle, self._served)
         commands: list[Command] = []
         for pending in list(self._pending.values()):
-            _, taken = pending.sends[-1]
-            if pending.held_until_ns is None and (
-                taken.nodes & order.failed or self._outlived(taken)
-            ):
+            _, taken, _ = pending.sends[-1]
+            if pending.held_until_ns is not None:
+                if pending.on_trial and not self._condemned(pending):
+                    commands += self._release(pending, now)
+            elif self._gone(taken):
                 commands += self._after_death(pending, now)
-            elif pending.held_until_ns is None and self._cut_off(taken):
+            elif self._cut_off(taken):
                 commands += self._after_cut(pending, now)
-        notice = Notice(
+        notice: Message = Notice(
             order.version,
             self._preferred(),
             self._unavailable(),
@@ -361,6 +363,8 @@ class IngressCore:
             tuple(sorted(order.draining)),
             self._doors(),
         )
+        if self._served is not former:  # what answers mean may have changed with the bundle
+            notice = self._welcome()
         return [*commands, *(ToClient(link, notice) for link in self._clients)]
 
     def _after_death(self, pending: Pending, now: int) -> list[Command]:
@@ -370,16 +374,39 @@ class IngressCore:
             pending.was_held = True
             pending.held_until_ns = now + ONE_EVENT_MS * MS
             return []
-        pending.deaths += 1
-        if pending.deaths >= 2:
-            problem = "nodes died, one after another, while they held this request"
-            return self._reject(pending, "quarantined", problem)
+        pending.losses.append(self._gone(pending.sends[-1][1]))
+        if self._condemned(pending):
+            pending.on_trial = True
+            pending.held_until_ns = now + VERDICT_MS * MS
+            return []
         return self._resend(pending, now)
 
-    def _outlived(self, step: Step) -> bool:
-        """A node of the route is back in another life, without its death having been noticed."""
+    def _gone(self, step: Step) -> frozenset[tuple[str, int]]:
+        """Nodes of the route that failed, or are back in another life than the route means."""
         lives = {member.node: member.incarnation for member in self._members}
-        return any(lives.get(hop.node, hop.incarnation) != hop.incarnation for hop in step.route)
+        return frozenset(
+            (hop.node, hop.incarnation)
+            for hop in step.route
+            if hop.node in self._failed or lives.get(hop.node, hop.incarnation) != hop.incarnation
+        )
+
+    def _condemned(self, pending: Pending) -> bool:
+        """Whether enough of what died under the request is dead still."""
+        lives = {member.node: member.incarnation for member in self._members}
+        deaths = sum(
+            any(node in self._failed or lives.get(node, life) != life for node, life in loss)
+            for loss in pending.losses
+        )
+        return deaths + pending.engine_deaths >= DEADLY
+
+    def _release(self, pending: Pending, now: int) -> list[Command]:
+        """The wait of a request that was held is over: it is sent once more, or condemned."""
+        pending.held_until_ns = None
+        if pending.on_trial and self._condemned(pending):
+            problem = "nodes died, one after another, while they held this request"
+            return self._reject(pending, "quarantined", problem)
+        pending.on_trial = False
+        return self._resend(pending, now, counts=False)
 
     def _after_cut(self, pending: Pending, now: int) -> list[Command]:
         """A link of its route failed, and no node: try elsewhere, if there is an elsewhere."""
@@ -394,12 +421,15 @@ class IngressCore:
     def _resend(self, pending: Pending, now: int, *, counts: bool = True) -> list[Command]:
         if pending.attempts >= MAX_ATTEMPTS + (not counts) or len(pending.sends) >= MAX_SENDS:
             return self._reject(pending, "failed", f"no answer after {pending.attempts} attempts")
+        if not self._served.takes(pending.submit):
+            return self._reject(pending, "bad_input", PREPARED_ELSE)
         self.counters.resent += 1
         return [self._send(pending, now, counts=counts)]
 
     def _send(self, pending: Pending, now: int, *, counts: bool = True) -> Forward:
         step = self._route_of(pending.submit)
-        pending.sends.append((self._version, step))
+        served = self._served
+        pending.sends.append((self._version, step, served))
         pending.attempts += counts
         pending.sent_ns = now
         submit = pending.submit
@@ -409,7 +439,7 @@ class IngressCore:
             submit.seq,
             self._deployment,
             submit.request_class,
-            self._bundle.hash[:BUNDLE_ID_BYTES],
+            served.id,
             self._node,
             self._incarnation,
             len(pending.sends),
@@ -417,7 +447,7 @@ class IngressCore:
             max(1, (pending.deadline_ns - now) // 1000),
             0,
             step.route,
-            self._input_metas,
+            served.input_metas,
         )
         first = step.route[0]
         return Forward(first.node, first.incarnation, work, pending.frames)
@@ -437,8 +467,7 @@ class IngressCore:
                 commands.append(ToClient(pending.link, Accepted(pending.submit.seq)))
             if pending.held_until_ns is not None:
                 if now >= pending.held_until_ns:
-                    pending.held_until_ns = None
-                    commands += self._resend(pending, now, counts=False)
+                    commands += self._release(pending, now)
                 continue
             if (
                 now - pending.sent_ns >= self._limits.resend_after_ms * MS
@@ -499,3 +528,9 @@ class IngressCore:
 
     def _preferred(self) -> str | None:
         return self._step.route[0].node if self._step else None
+
+
+def _killed_engines(problem: Problem) -> str:
+    """Why a request is given up that was in an engine's process when it died, twice."""
+    name = f"{problem.client.hex()}/{problem.seq}"
+    return f"request {name} killed the engine twice, at last on {problem.node}: {problem.message}"

@@ -17,11 +17,11 @@ from agent.engine import Engine
 from agent.fetch import Fetched, Fetcher, Wanted
 from agent.memory import MIB, rss_bytes
 from agent.repairs import NO_TICKET
-from agent.store import Store
 from continuer.bundle import Bundle
 from continuer.journal import Journal
 from continuer.plan import Member, Version
-from continuer.wire import Prepare, Prepared
+from continuer.store import Store
+from continuer.wire import BUNDLE_ID_BYTES, Prepare, Prepared
 
 SPARE_PAUSE_S = 2e-3
 MAX_PROBLEM = 500
@@ -105,6 +105,7 @@ class Loader(threading.Thread):
             Prepared(
                 *(node, incarnation, order.ticket, timings, problem),
                 *(stored, fetched.nbytes, fetched.took_us if fetched.nbytes else 0),
+                self._bundle.hash[:BUNDLE_ID_BYTES],
             )
         )
         if problem:
@@ -114,7 +115,7 @@ class Loader(threading.Thread):
             "parts_loaded",
             parts=len(timings),
             load_ms=round(load_ms, 2),
-            rss_mib=round(rss_bytes() / MIB, 1),
+            rss_mib=round(rss_bytes(self._engine.pid) / MIB, 1),
         )
 
     def _fetch(

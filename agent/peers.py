@@ -10,6 +10,7 @@ from typing import Any
 import zmq
 
 from continuer import sockets, wire
+from continuer.frames import send
 from continuer.plan import Member
 
 KEEP_NS = 100_000_000
@@ -95,7 +96,7 @@ class Peers:
 
     def _try(self, key: PeerKey, frames: Sequence[Any]) -> bool:
         try:
-            self._sockets[key][1].send_multipart(frames, zmq.NOBLOCK)
+            send(self._sockets[key][1], frames)
         except zmq.Again:
             return False
         return True

@@ -12,7 +12,7 @@ class InForce(msgspec.Struct, frozen=True):
     """A step to put in force, the nodes held failed, and those that are to get no new work.
 
     ``repaired``: nodes and links that this agent goes around on its own account. ``classes``:
-    every request class, and what is done for it.
+    every request class, and what is done for it. ``bundle``: the hash of the one that is run.
     """
 
     version: Version
@@ -22,6 +22,7 @@ class InForce(msgspec.Struct, frozen=True):
     draining: frozenset[str] = frozenset()
     repaired: frozenset[str] = frozenset()
     classes: tuple[ClassStep, ...] = ()
+    bundle: bytes = b""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -34,11 +35,12 @@ class Refused(msgspec.Struct, frozen=True):
 class PlanHolder:
     """Accepts whole plans and activations of their contingencies, in rising versions only.
 
-    ``floor``: the highest version that earlier lives of this agent have accepted.
+    ``floor``: the highest version that earlier lives of this agent have accepted. ``bundles``:
+    the hashes of those that can be run here; any thread may add one.
     """
 
     def __init__(self, bundle_hash: bytes, floor: Version = Version()) -> None:  # noqa: B008  # frozen
-        self._bundle_hash = bundle_hash
+        self.bundles = {bundle_hash}
         self._plan: Plan | None = None
         self._ordered: InForce | None = None  # what the coordinator said last
         self.version = floor
@@ -47,7 +49,7 @@ class PlanHolder:
         """A whole plan. The same version again is put in force again: an ack was lost."""
         if plan.version < self.version:
             return Refused(f"version {plan.version} is older than {self.version}", stale=False)
-        if plan.bundle != self._bundle_hash:
+        if plan.bundle not in self.bundles:
             return Refused("the plan is for another bundle; copy the same bundle here", stale=False)
         held = self._plan
         if held is not None and held.version == plan.version and not plan.contingencies:
@@ -110,7 +112,9 @@ class PlanHolder:
     ) -> InForce:
         draining = frozenset(plan.draining)
         self._ordered = InForce(
-            self.version, plan.deployment, step, failed, draining, classes=classes
+            *(self.version, plan.deployment, step, failed, draining),
+            classes=classes,
+            bundle=plan.bundle,
         )
         return self._ordered
 

@@ -41,6 +41,8 @@ FORGIVE_EVERY_MS = 200
 NO_TICKET = 0  # of no order of the coordinator
 # The code of a Problem whose message is the name of the node that could not be reached.
 UNREACHABLE = "unreachable"
+# The code of a Problem whose request was in the engine when the engine's process died.
+ENGINE_DIED = "engine_died"
 
 Answer = Literal["refused", "silent", "answered"]
 

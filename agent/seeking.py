@@ -9,13 +9,13 @@ import zmq
 
 from agent.fetch import Fetcher, Wanted
 from agent.loader import reachable
-from agent.store import Store
 from continuer import sockets, wire
 from continuer.bundle import MAX_MANIFEST_BYTES, Bundle
 from continuer.config import AgentConfig
 from continuer.errors import ContinuerError, WireError
 from continuer.journal import Journal
-from continuer.security import signing
+from continuer.security import signing, start
+from continuer.store import Store
 from continuer.wire import Offer, Refuse, Seek
 
 ASK_EVERY_MS = 500
@@ -32,10 +32,13 @@ def seek(
 
     Waits for both as long as it takes; None where ``stopped`` says that nobody waits for it.
     """
-    said = ""
+    said, coordinator = "", config.coordinator
     while not stopped():
-        offer = _ask(config)
-        problem = offer if isinstance(offer, str) else _fetch(config, store, fetcher, offer)
+        offer = _ask(config, coordinator)
+        if isinstance(offer, Offer):
+            problem = fetch_manifest(config.coordinator, store, fetcher, offer)
+        else:
+            problem = offer
         if not problem and isinstance(offer, Offer):
             bundle = store.bundle(offer.bundle)
             signing.check(bundle, offer.signature, signing.trusted_by(config))
@@ -44,16 +47,17 @@ def seek(
         if problem != said:
             journal.emit("bundle_awaited", coordinator=config.coordinator, problem=problem)
             said = problem
+        coordinator = start.next_endpoint(coordinator)
     return None
 
 
-def _ask(config: AgentConfig) -> Offer | str:
+def _ask(config: AgentConfig, coordinator: str) -> Offer | str:
     """The coordinator's offer, or why there is none yet."""
     context: zmq.Context[Any] = zmq.Context()
     try:
         link = sockets.make(context, zmq.DEALER, wire.MAX_CONTROL_BYTES)
         link.set(zmq.IMMEDIATE, 0)  # one question: it may wait for the connection
-        sockets.dial(link, config.coordinator)
+        sockets.dial(link, coordinator)
         link.send(wire.encode(Seek(config.cluster, config.node)))
         if not link.poll(ASK_EVERY_MS):
             return "the coordinator does not answer"
@@ -65,13 +69,19 @@ def _ask(config: AgentConfig) -> Offer | str:
     return answer if isinstance(answer, Offer) else getattr(answer, "message", "refused")
 
 
-def _fetch(config: AgentConfig, store: Store, fetcher: Fetcher, offer: Offer) -> str:
+def fetch_manifest(
+    coordinator: str,
+    store: Store,
+    fetcher: Fetcher,
+    offer: Offer,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> str:
     """Have the manifest in the store; what is wrong, if anything."""
     if store.sound(offer.bundle):
         return ""
     wanted = Wanted(offer.bundle, MAX_MANIFEST_BYTES, "the manifest")
     try:
-        fetched = fetcher.fetch([wanted], [reachable(offer.source, config.coordinator)])
+        fetched = fetcher.fetch([wanted], [reachable(offer.source, coordinator)], interrupted)
     except ContinuerError as error:
         return str(error)
     return "; ".join(fetched.problems)

@@ -1,210 +1,229 @@
-"""Every technique forced at every failing node, several times: predicted beside measured.
+"""Every technique forced at every failing node, again and again: predicted beside measured.
 
-What ``continuer plan evaluate`` compares. Each run is a fresh cluster of five agents whose
-coordinator may use one technique only; a node is killed under requests. Predicted is what the
-coordinator says of the plan beforehand and of the chosen candidate; measured are the median
-delay of requests before the fault and from ``SETTLED_MS`` after it, the outage, and for the
-accuracy what the manifest has measured on the test images.
+What ``continuer plan evaluate`` compares. A session is a fresh cluster of five agents whose
+coordinator may use one technique only; one node after the other is killed, while one request is
+under way, and comes back. Predicted is what the coordinator says beforehand of the plan and of
+the chosen candidate. Measured are the median time of requests one after the other, before the
+fault and once the plan without the node has settled; the time from the fault to the first answer
+by the new route; and for the accuracy what the manifest has measured on the test images.
 
-    python -m bench.decisions FILE [--model NAME]... [--runs 3] [--table NAME=TABLE]...
+A pass is a session of every technique and network. Passes with an even number are for
+calibration, the others for evaluation; both alternate, so that they see the same machine.
+
+    python -m bench.decisions FILE [--seconds 540] [--passes 20] [--model NAME]...
+        [--table NAME=TABLE]...
+
+appends to FILE and goes on where it stopped; ``--seconds`` ends it after so long.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench.outage import NODES, read
+from bench.outage import NODES
 from continuer import bundle as bundles
 from continuer import table as tables
 from continuer.bundle import Bundle
 from continuer.catalog import find_bundle
-from continuer.demo.cluster import Cluster, program
-from continuer.errors import ContinuerError
-from continuer.objectives import Metrics
-from continuer.outage import RequestRecord, outage_ms
-from continuer.outage import read as read_log
+from continuer.client import Answer, Client
+from continuer.config import CoordinatorConfig
+from continuer.demo.cluster import Cluster
+from continuer.errors import ContinuerError, RequestError
+from continuer.load import inputs_for
 from continuer.table import Table
-from predictors.decisions import SCHEMA, Campaign, Case, Recorded
+from predictors.decisions_record import TECHNIQUES, Figures, Run, read
 
 MODELS = ("resnet32-cifar10", "mobilenetv2-cifar10")
-TECHNIQUES = ("repartition", "early_exit", "skip")
 RATE_PER_S = 100
-RUN_S = 4
-FAULT_AFTER_S = 2.0
-SETTLED_MS = 300
+#: A request has left its ingress and has not come to the end of its route.
+UNDER_WAY_NS = 300_000
+WARM_UP = 10
+REQUESTS = 60
+SETTLE_S = 0.25
+BUDGET_MS = 5000.0
+#: A killed process is known by its closed link; others are not to be taken for dead.
+TIMEOUT_MS = 900.0
+HOP_MS = CoordinatorConfig(bundle="", nodes=()).hop_us / 1e3
 
 
-def one(bundle: Bundle, node: str, technique: str, table: Table | None) -> dict[str, Any] | None:
-    """A run; None where the technique cannot serve without the node."""
-    with tempfile.TemporaryDirectory() as directory:
-        cluster = Cluster(
-            Path(directory),
-            bundle.directory,
-            list(NODES),
-            coordinator={"technique": technique, "expected_rate_per_s": RATE_PER_S},
+class Session:
+    """One cluster in which one technique is forced."""
+
+    def __init__(self, bundle: Bundle, technique: str, table: Table | None, number: int) -> None:
+        self._bundle, self._technique = bundle, technique
+        self._table, self._number = table, number
+
+    def run(self, nodes: Sequence[str]) -> Iterator[Run]:
+        """Kill each of the nodes in turn; what was found of each."""
+        with tempfile.TemporaryDirectory() as directory:
+            cluster = Cluster(
+                Path(directory),
+                self._bundle.directory,
+                list(NODES),
+                coordinator={
+                    "technique": self._technique,
+                    "expected_rate_per_s": RATE_PER_S,
+                    "return_stable_ms": 200,
+                    "heartbeat_timeout_ms": TIMEOUT_MS,
+                },
+            )
+            try:
+                cluster.start_all()
+                with Client(cluster.endpoints) as client:
+                    inputs, _ = inputs_for(client.input, "random", 0)
+                    for node in nodes:
+                        yield self._one(cluster, client, inputs, node)
+            finally:
+                cluster.stop_all()
+
+    def _one(self, cluster: Cluster, client: Client, inputs: Sequence[Any], node: str) -> Run:
+        cluster.wait_until(lambda state: state["health"] == "full", "every node to be at work")
+        time.sleep(SETTLE_S)
+        run = Run(self._bundle.name, self._number, node, self._technique)
+        state = cluster.status()
+        (decision,) = (d for d in state["contingencies"] if d["nodes"] == [node])
+        if not decision["steps"] or decision["steps"][-1]["technique"] != self._technique:
+            return run
+        step = decision["steps"][-1]
+        wanted = (self._technique, step["exit"])
+        chosen = next(c for c in decision["candidates"] if (c["technique"], c["exit"]) == wanted)
+        before = self._figures(state["plan"], latency_ms(client, inputs))
+        downtime_ms = self._kill(cluster, client, inputs, node)
+        time.sleep(SETTLE_S)
+        after = self._figures(step, latency_ms(client, inputs))
+        taken = cluster.status(brief=True)["failovers"][-1]["steps"][0]
+        cluster.start(node)
+        return msgspec.structs.replace(
+            run,
+            before=before,
+            after=after,
+            predicted_downtime_ms=chosen["downtime_ms"],
+            downtime_ms=downtime_ms,
+            select_ms=(taken["decided_ns"] - taken["begun_ns"]) / 1e6,
         )
-        raw_log = Path(directory) / "raw.jsonl"
-        try:
-            cluster.start_all()
-            state = cluster.status()
-            (decision,) = (d for d in state["contingencies"] if d["nodes"] == [node])
-            if not decision["steps"] or decision["steps"][-1]["technique"] != technique:
-                return None
-            at_ns = kill_under_load(cluster, node, raw_log)
-            taken = cluster.status(brief=True)["failovers"][-1]["steps"][0]
-        finally:
-            cluster.stop_all()
-        requests = read_log(raw_log).requests
-    step = decision["steps"][-1]
-    wanted = (technique, step["exit"])
-    chosen = next(c for c in decision["candidates"] if (c["technique"], c["exit"]) == wanted)
-    settled = at_ns + SETTLED_MS * 1_000_000
-    return {
-        "model": bundle.name,
-        "node": node,
-        "technique": technique,
-        "full": {
-            "predicted": [*accuracies(bundle, state["plan"], table), state["plan"]["latency_ms"]],
-            "latency_ms": delay_ms(requests, lambda r: r.intended_ns < at_ns, "none"),
-        },
-        "predicted": [*accuracies(bundle, step, table), chosen["latency_ms"]],
-        "select_ms": (taken["decided_ns"] - taken["begun_ns"]) / 1e6,
-        "downtime_ms": chosen["downtime_ms"],
-        "latency_ms": delay_ms(requests, lambda r: r.intended_ns > settled, technique),
-        "outage_ms": outage_ms(requests, at_ns),
-    }
+
+    def _kill(self, cluster: Cluster, client: Client, inputs: Sequence[Any], node: str) -> float:
+        """From the death of a node, a request being under way, to the first answer without it."""
+        process = cluster.processes[node]
+        done, future = submit(client, inputs[0])
+        spin_until(time.monotonic_ns() + UNDER_WAY_NS)
+        fault_ns = time.monotonic_ns()
+        os.kill(process.pid, signal.SIGKILL)
+        while future.result().technique != self._technique:
+            done, future = submit(client, inputs[0])
+        process.wait()
+        return (done[0] - fault_ns) / 1e6
+
+    def _figures(self, step: dict[str, Any], measured_ms: float) -> Figures:
+        path = [part for hop in step["route"] for part in hop["parts"]]
+        measured = self._bundle.measured_accuracy(path)
+        if measured is None:
+            raise ContinuerError(f"{self._bundle.name}: no accuracy was measured of {path}")
+        variant = self._bundle.variant_of(path)
+        known = self._table.accuracies if self._table else ()
+        predicted = [a.accuracy for a in known if (a.exit, a.skipped) == variant]
+        hops = len(step["route"])
+        return Figures(
+            accuracy=measured,
+            predicted_accuracy=predicted[0] if predicted else measured,
+            hops=hops,
+            compute_ms=step["latency_ms"] - (hops + 1) * HOP_MS,
+            predicted_latency_ms=step["latency_ms"],
+            latency_ms=measured_ms,
+        )
 
 
-def accuracies(bundle: Bundle, step: dict[str, Any], table: Table | None) -> tuple[float, float]:
-    """Measured and predicted accuracy of a step's path; the latter from a table."""
-    path = [part for hop in step["route"] for part in hop["parts"]]
-    measured = bundle.measured_accuracy(path)
-    if measured is None:
-        raise ContinuerError(f"{bundle.name}: nobody has measured the accuracy of {path}")
-    variant = bundle.variant_of(path)
-    known = table.accuracies if table else ()
-    found = [a.accuracy for a in known if (a.exit, a.skipped) == variant]
-    return measured, found[0] if found else measured
+def submit(client: Client, tensor: Any) -> tuple[list[int], Future[Answer]]:
+    """A request, and when it was answered: ns of the monotonic clock, empty until then."""
+    done: list[int] = []
+    future = client.submit(tensor, BUDGET_MS)
+    future.add_done_callback(lambda _: done.append(time.monotonic_ns()))
+    return done, future
 
 
-def delay_ms(
-    requests: list[RequestRecord], wanted: Callable[[RequestRecord], bool], technique: str
-) -> float:
-    """Median over the answers made by a technique."""
-    return statistics.median(
-        (r.done_ns - r.sent_ns) / 1e6
-        for r in requests
-        if r.done_ns is not None and r.technique == technique and wanted(r)
-    )
+def spin_until(moment_ns: int) -> None:
+    """Sleeping would overshoot."""
+    while time.monotonic_ns() < moment_ns:
+        pass
 
 
-def kill_under_load(cluster: Cluster, node: str, raw_log: Path) -> int:
-    """Requests, and a fault in their midst; when it was."""
-    client = subprocess.Popen(
-        [
-            *program("continuer"),
-            "load",
-            *(f"--endpoint={endpoint}" for endpoint in cluster.endpoints),
-            *("--images=random", f"--rate={RATE_PER_S}", f"--seconds={RUN_S}"),
-            *(f"--raw-log={raw_log}", "--progress"),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-    )
-    assert client.stdout is not None
-    client.stdout.readline()  # requests have begun
-    time.sleep(FAULT_AFTER_S)
-    at_ns = cluster.signal([node], signal.SIGKILL)
-    with client.stdout as progress:
-        progress.read()
-    client.wait()
-    return at_ns
+def latency_ms(client: Client, inputs: Sequence[Any]) -> float:
+    """Median time of requests, one after the other."""
+    took = []
+    for index in range(WARM_UP + REQUESTS):
+        begun = time.perf_counter_ns()
+        client.infer(inputs[index % len(inputs)], BUDGET_MS)
+        took.append((time.perf_counter_ns() - begun) / 1e6)
+    return statistics.median(took[WARM_UP:])
 
 
-def campaign(log: Path, model: str, runs: int, table_path: Path | None) -> None:
-    """Fill the file up to so many runs of each node and technique of a model, interleaved."""
-    bundle = bundles.load(find_bundle(model))
-    table = tables.load(table_path, bundle) if table_path else None
-    for index in range(runs):
-        for node in NODES:
+def campaign(
+    path: Path, models: Sequence[str], tables_of: dict[str, Path], passes: int, until_s: float
+) -> None:
+    """Append to the file what is not in it yet, until the clock says ``until_s``."""
+    path.touch()
+    for number in range(passes):
+        for model in models:
+            bundle = bundles.load(find_bundle(model))
+            table = tables.load(tables_of[model], bundle) if model in tables_of else None
             for technique in TECHNIQUES:
-                key = (model, node, technique)
-                done = [r for r in read(log) if (r["model"], r["node"], r["technique"]) == key]
-                if len(done) > index or any("cannot" in r for r in done):
-                    continue
-                found = one(bundle, node, technique, table)
-                if found is None:
-                    found = {"model": model, "node": node, "technique": technique, "cannot": True}
-                with log.open("a") as file:
-                    file.write(json.dumps(found) + "\n")
-                print(model, node, technique, found.get("outage_ms"), file=sys.stderr)
+                wanted = lacking(read(path), model, technique, number)
+                if time.monotonic() >= until_s:
+                    return
+                if wanted:
+                    record(path, Session(bundle, technique, table, number), wanted)
 
 
-def recorded(log: Path) -> Recorded:
-    """The runs as ``continuer plan evaluate`` reads them."""
-    runs = [r for r in read(log) if "cannot" not in r]
-    return Recorded(SCHEMA, tuple(_campaign(model, runs) for model in MODELS if _of(runs, model)))
+def lacking(runs: Sequence[Run], network: str, technique: str, number: int) -> list[str]:
+    """The nodes without which a technique has yet to be measured in a pass.
+
+    Where it cannot serve, once is enough.
+    """
+    own = [run for run in runs if (run.network, run.technique) == (network, technique)]
+    done = {run.node for run in own if run.number == number or not run.possible}
+    return [node for node in NODES if node not in done]
 
 
-def _of(runs: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
-    return [r for r in runs if r["model"] == model]
-
-
-def _campaign(model: str, runs: list[dict[str, Any]]) -> Campaign:
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for run in _of(runs, model):
-        groups.setdefault((run["node"], run["technique"]), []).append(run)
-    full = [run["full"] for run in _of(runs, model)]
-    before = Case(
-        "",
-        "none",
-        Metrics(full[0]["predicted"][1], statistics.median(f["predicted"][2] for f in full), 0.0),
-        tuple(Metrics(f["predicted"][0], f["latency_ms"], 0.0) for f in full),
-    )
-    cases = tuple(_case(*key, group) for key, group in groups.items())
-    return Campaign(model, before, cases, tuple(r["select_ms"] for r in _of(runs, model)))
-
-
-def _case(node: str, technique: str, runs: list[dict[str, Any]]) -> Case:
-    """One technique at one node; predictions differ a little from run to run, as loads do."""
-    latency, downtime = (
-        statistics.median(values)
-        for values in ([r["predicted"][2] for r in runs], [r["downtime_ms"] for r in runs])
-    )
-    return Case(
-        node,
-        technique,
-        Metrics(runs[0]["predicted"][1], latency, downtime),
-        tuple(Metrics(r["predicted"][0], r["latency_ms"], r["outage_ms"]) for r in runs),
-    )
+def record(path: Path, session: Session, nodes: Sequence[str]) -> None:
+    """Append what a session finds to the file, a line at a time."""
+    try:
+        for run in session.run(nodes):
+            with path.open("ab") as file:
+                file.write(msgspec.json.encode(run) + b"\n")
+            took = f"{run.downtime_ms:.1f} ms" if run.possible else "impossible"
+            said = f"{run.number} {run.network} {run.technique} without {run.node}: {took}"
+            print(said, file=sys.stderr)
+    except (ContinuerError, RequestError) as error:
+        # On a busy machine a box may be lost for a moment: the next call goes on with the rest.
+        print(f"given up for now: {error}", file=sys.stderr)
 
 
 def main() -> None:
-    """Go on with the campaign, then write what it has so far."""
+    """Go on with the campaign."""
     parser = argparse.ArgumentParser(prog="python -m bench.decisions")
     parser.add_argument("file", type=Path, help="what 'continuer plan evaluate' reads")
     parser.add_argument("--model", action="append", choices=MODELS)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so long")
     parser.add_argument("--table", action="append", default=[], metavar="MODEL=TABLE")
     options = parser.parse_args()
-    given = dict(each.split("=", 1) for each in options.table)
-    log = options.file.with_suffix(".runs.jsonl")
-    for model in options.model or MODELS:
-        table = Path(given[model]) if model in given else None
-        campaign(log, model, options.runs, table)
-    options.file.write_bytes(msgspec.json.format(msgspec.json.encode(recorded(log))) + b"\n")
+    sys.setswitchinterval(1e-4)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # and end the cluster
+    given = {model: Path(file) for model, file in (t.split("=", 1) for t in options.table)}
+    until_s = time.monotonic() + options.seconds
+    campaign(options.file, options.model or MODELS, given, options.passes, until_s)
 
 
 if __name__ == "__main__":

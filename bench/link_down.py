@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from bench.client import IMAGES, begin
 from bench.hosts import MODEL, hosted
 from continuer import bundle as bundles
 from continuer import load
 from continuer.catalog import find_bundle
 from continuer.demo import report
-from continuer.demo.cluster import program
 from continuer.outage import Fault, read
 
-IMAGES = "cifar10-test-1000"
 RATE_PER_S = 100
 RUN_S = 6
 FAULT_AFTER_S = 3.0
@@ -27,26 +25,13 @@ def run(raw_log: Path, nodes: list[str], node: str, seed: int) -> tuple[int, dic
     """Exit code as the demo has it, and the report, as the demo makes it."""
     with tempfile.TemporaryDirectory() as directory, hosted(Path(directory), nodes) as cluster:
         before = len(cluster.status(brief=True)["failovers"])
-        client = subprocess.Popen(
-            [
-                *cluster.network.prefix("client"),
-                *program("continuer"),
-                "load",
-                *(f"--endpoint={endpoint}" for endpoint in cluster.endpoints),
-                *(f"--images={IMAGES}", f"--rate={RATE_PER_S}", f"--seconds={RUN_S}"),
-                *("--budget-ms=5000", f"--seed={seed}", f"--raw-log={raw_log}", "--progress"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert client.stdout is not None
-        client.stdout.readline()  # requests have begun
+        client = begin(
+            cluster.endpoints, raw_log, seconds=RUN_S, rate_per_s=RATE_PER_S,
+            prefix=cluster.network.prefix("client"), seed=seed,
+        )  # fmt: skip
         time.sleep(FAULT_AFTER_S)
         at_ns = time.monotonic_ns()
         cluster.network.cut(node)
-        with client.stdout as progress:
-            progress.read()
         client.wait()
         records = cluster.status(brief=True)["failovers"][before:]
     with raw_log.open("a") as log:

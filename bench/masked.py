@@ -36,8 +36,18 @@ KILL_AFTER_S = 3.0
 BUDGET_MS = 1000.0
 
 
-def campaign(bundle: Path, directory: Path, *, nodes: Sequence[str], runs: int) -> None:
-    """Fill the campaign's file up to ``runs`` per node, interleaved."""
+def campaign(
+    bundle: Path,
+    directory: Path,
+    *,
+    nodes: Sequence[str],
+    runs: int,
+    until_s: float = math.inf,
+) -> None:
+    """Fill the campaign's file up to ``runs`` per node, interleaved.
+
+    ``until_s``: of the monotonic clock; no run begins after it.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     results = directory / "runs.jsonl"
     done = [record["node"] for record in read(results)]
@@ -45,6 +55,8 @@ def campaign(bundle: Path, directory: Path, *, nodes: Sequence[str], runs: int) 
         for node in nodes:
             if done.count(node) > index:
                 continue
+            if time.monotonic() > until_s:
+                return
             record = one(bundle, nodes, node)
             with results.open("a") as log:
                 log.write(json.dumps(record) + "\n")

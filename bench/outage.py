@@ -13,6 +13,7 @@ import math
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,12 @@ def campaign(
     faults: Sequence[str],
     runs: int,
     options: Sequence[str] = (),
+    until_s: float = math.inf,
 ) -> None:
-    """Fill the campaign's file up to ``runs`` per position and fault, interleaved."""
+    """Fill the campaign's file up to ``runs`` per position and fault, interleaved.
+
+    ``until_s``: of the monotonic clock; no run begins after it.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     results = directory / "runs.jsonl"
     done = [(r["node"], r["fault"]) for r in read(results)]
@@ -46,6 +51,8 @@ def campaign(
             for node in positions:
                 if done.count((node, fault)) > index:
                     continue
+                if time.monotonic() > until_s:
+                    return
                 record = one(directory, node, fault, index, options)
                 with results.open("a") as log:
                     log.write(json.dumps(record) + "\n")

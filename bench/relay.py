@@ -1,14 +1,18 @@
-"""A TCP relay that delays: a link with jitter, where the kernel cannot make one.
+"""A relay that delays: a link with jitter, where the kernel cannot make one.
 
-Bytes keep their order, as TCP's do: what is delayed less than its predecessor waits for it.
+It passes TCP on, and datagrams to the port of the same number. Everything keeps its order, as in
+one queue: what is delayed less than its predecessor waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import random
+import socket
 from multiprocessing.connection import Connection
+from typing import Any
 
 from continuer.demo.cluster import HOST
 
@@ -42,6 +46,28 @@ async def _pass_on(
     await delivery
 
 
+class _Datagrams(asyncio.DatagramProtocol):
+    """Those of all senders, onward; nothing comes back."""
+
+    def __init__(self, target_port: int, delay_ms: tuple[float, float]) -> None:
+        self._delay_ms = delay_ms
+        self._due: dict[Any, float] = {}
+        self._out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._out.connect((HOST, target_port))
+        self._out.setblocking(False)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        loop = asyncio.get_running_loop()
+        delay_s = random.uniform(*self._delay_ms) / 1e3  # noqa: S311  # no secret
+        due = max(self._due.get(addr, 0.0), loop.time() + delay_s)
+        self._due[addr] = due
+        loop.call_at(due, self._pass_on, data)
+
+    def _pass_on(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # nobody listens there yet
+            self._out.send(data)
+
+
 async def _serve(target_port: int, delay_ms: tuple[float, float], ready: Connection) -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -52,7 +78,11 @@ async def _serve(target_port: int, delay_ms: tuple[float, float], ready: Connect
         await asyncio.gather(_pass_on(reader, back, delay_ms), _pass_on(onward, writer, delay_ms))
 
     server = await asyncio.start_server(accept, HOST, 0)
-    ready.send(server.sockets[0].getsockname()[1])
+    port = server.sockets[0].getsockname()[1]
+    await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: _Datagrams(target_port, delay_ms), (HOST, port)
+    )
+    ready.send(port)
     await server.serve_forever()
 
 

@@ -1,18 +1,22 @@
 """One coordinator and many agents: what a large fleet costs it, and how fast it still is.
 
-Agents here are sockets without an engine: each joins, beats at the usual pace, acknowledges
-plans and claims to hold every part. The coordinator is the real daemon. Agents die one after
-the other by closing their link, as those of a killed process do.
+Agents here are sockets without an engine: each joins, sends beacons and heartbeats at the pace
+that it is told, acknowledges plans and claims to hold every part. The coordinator is the real
+daemon. Agents die one after the other by closing their link, as those of a killed process do.
 
-    python -m bench.scale [--agents 200] [--deaths 20] [--seconds 20]
+    python -m bench.scale [--agents 200] [--deaths 20] [--seconds 20] [--no-beacons]
+
+``--no-beacons``: as where a firewall drops them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import heapq
 import json
 import multiprocessing
+import socket
 import statistics
 import tempfile
 import time
@@ -27,21 +31,33 @@ import zmq
 
 from bench.agent import cpu_s
 from bench.outage import high
+from continuer import beacon, sockets, wire
 from continuer import bundle as bundles
-from continuer import sockets, wire
 from continuer.bundle import Bundle
 from continuer.catalog import find_bundle
 from continuer.demo.cluster import HOST, Cluster
 from continuer.errors import ContinuerError
 from continuer.plan import Member, Version
-from continuer.wire import Ack, Activate, Heartbeat, Join, NewPlan, PartTiming, Prepare, Prepared
+from continuer.wire import (
+    Ack,
+    Activate,
+    Heartbeat,
+    Join,
+    NewPlan,
+    Pace,
+    PartTiming,
+    Prepare,
+    Prepared,
+)
 
 PER_PROCESS = 50
 INTERVAL_NS = 10_000_000
 NO_VERSION = Version(0, 0)
 #: What each part is said to cost: about that of a block of ResNet-32 on a small box.
 LATENCY_US, LOAD_US = 400.0, 2_000.0
-SETTLE_S = 1.0
+EARLY_NS = 1_000_000
+#: Also until the coordinator has heard beacons for so long that links may be slow.
+SETTLE_S = 2.0
 FORM_S = 120.0
 
 
@@ -52,6 +68,11 @@ class Dummy:
         self.name = name
         self.socket = sockets.make(context, zmq.DEALER, wire.MAX_CONTROL_BYTES)
         sockets.dial(self.socket, endpoint)
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._udp.connect((HOST, int(endpoint.rpartition(":")[2])))
+        self._pace = Pace(0)
+        self._beacons = 0
+        self._said_ns = 0
         self._sequence = 0
         self._held = NO_VERSION
         self._timings = tuple(
@@ -72,8 +93,18 @@ class Dummy:
             )
         )
 
-    def beat(self) -> None:
-        """Send a heartbeat."""
+    def beat(self, now: int, *, beacons: bool) -> None:
+        """Send a beacon, and a heartbeat where it is time for one."""
+        if beacons and self._pace.session:
+            self._beacons += 1
+            pace, interval_us = self._pace, INTERVAL_NS // 1000
+            with contextlib.suppress(OSError):  # as agents: the coordinator may be gone
+                self._udp.send(beacon.seal(pace.session, pace.key, self._beacons, interval_us))
+        if now - self._said_ns >= self._pace.every_us * 1000 - EARLY_NS:
+            self._heartbeat(now)
+
+    def _heartbeat(self, now: int) -> None:
+        self._said_ns = now
         self._sequence += 1
         self._send(Heartbeat(self.name, 1, self._sequence, self._held, 0, 0, 0, 80 << 20))
 
@@ -85,7 +116,7 @@ class Dummy:
                 raw = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return found
-            kinds = (wire.Refuse, wire.Members, Prepare, NewPlan, wire.Foresee, Activate)
+            kinds = (wire.Refuse, wire.Members, Prepare, NewPlan, wire.Foresee, Activate, Pace)
             message = wire.decode(raw, *kinds)
             if isinstance(message, Prepare):
                 held = tuple(self._timings[part] for part in message.parts)
@@ -96,6 +127,11 @@ class Dummy:
                 self._held = plan.version
                 self._send(Ack(self.name, 1, self._held, 0))
                 found.append((self.name, str(self._held), now))
+            elif isinstance(message, Pace):
+                asked = message.every_us <= self._pace.every_us
+                self._pace = message
+                if asked:
+                    self._heartbeat(time.monotonic_ns())
             elif isinstance(message, wire.Refuse):
                 problem = f"{self.name} refused: {message.message}"
                 raise ContinuerError(problem)
@@ -109,6 +145,8 @@ def drive(
     names: list[str],
     bundle_directory: Path,
     pipe: Connection,
+    *,
+    beacons: bool,
 ) -> None:
     """A process of agents. Takes names to close; sends what was put in force, and when."""
     bundle = bundles.load(bundle_directory)
@@ -138,7 +176,7 @@ def drive(
         while due and due[0][0] <= time.monotonic_ns():
             at, name = heapq.heappop(due)
             if name in agents:
-                agents[name].beat()
+                agents[name].beat(time.monotonic_ns(), beacons=beacons)
                 # As real agents: beats that were missed are not made up for.
                 heapq.heappush(due, (max(at + INTERVAL_NS, time.monotonic_ns()), name))
 
@@ -146,13 +184,15 @@ def drive(
 class Fleet:
     """The driving processes."""
 
-    def __init__(self, endpoint: str, names: list[str], bundle: Path) -> None:
+    def __init__(self, endpoint: str, names: list[str], bundle: Path, *, beacons: bool) -> None:
         self._pipes: dict[str, Connection] = {}
         self._processes = []
         for start in range(0, len(names), PER_PROCESS):
             ours, theirs = multiprocessing.Pipe()
             group = names[start : start + PER_PROCESS]
-            process = multiprocessing.Process(target=drive, args=(endpoint, group, bundle, theirs))
+            process = multiprocessing.Process(
+                target=drive, args=(endpoint, group, bundle, theirs), kwargs={"beacons": beacons}
+            )
             process.start()
             self._processes.append(process)
             self._pipes |= dict.fromkeys(group, ours)
@@ -176,7 +216,7 @@ class Fleet:
 
 
 @contextmanager
-def running(agents: int) -> Iterator[tuple[Cluster, Fleet]]:
+def running(agents: int, *, beacons: bool = True) -> Iterator[tuple[Cluster, Fleet]]:
     """A coordinator with so many agents, all in its plan."""
     bundle = find_bundle("resnet32-cifar10")
     names = [f"n{i:03}" for i in range(1, agents + 1)]
@@ -185,7 +225,7 @@ def running(agents: int) -> Iterator[tuple[Cluster, Fleet]]:
         fleet = None
         try:
             cluster.start("coordinator")
-            fleet = Fleet(cluster.agents_endpoint, names, bundle)
+            fleet = Fleet(cluster.agents_endpoint, names, bundle, beacons=beacons)
             cluster.wait_until(lambda s: s["health"] == "full", f"{agents} agents", FORM_S)
             yield cluster, fleet
         finally:
@@ -194,9 +234,9 @@ def running(agents: int) -> Iterator[tuple[Cluster, Fleet]]:
             cluster.stop_all()
 
 
-def measure(agents: int, deaths: int, seconds: float) -> dict[str, Any]:
+def measure(agents: int, deaths: int, seconds: float, *, beacons: bool = True) -> dict[str, Any]:
     """Coordinator CPU while nothing happens; then detection and telling, death by death."""
-    with running(agents) as (cluster, fleet):
+    with running(agents, beacons=beacons) as (cluster, fleet):
         for _ in fleet.heard(SETTLE_S):
             pass
         cpu = cpu_percent(cluster.processes["coordinator"].pid, seconds)
@@ -208,6 +248,7 @@ def measure(agents: int, deaths: int, seconds: float) -> dict[str, Any]:
     tell = [(last - begun[name]) / 1e6 for name, _, last in found]
     return {
         "agents": agents,
+        "beacons": beacons,
         "deaths": deaths,
         "cpu_percent": round(cpu, 1),
         "false_failovers_idle": alarms,
@@ -249,8 +290,10 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=200)
     parser.add_argument("--deaths", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--no-beacons", action="store_false", dest="beacons")
     options = parser.parse_args()
-    print(json.dumps(measure(options.agents, options.deaths, options.seconds), indent=1))
+    asked = (options.agents, options.deaths, options.seconds)
+    print(json.dumps(measure(*asked, beacons=options.beacons), indent=1))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ class InputSpec(_Strict, frozen=True):
     tensors: tuple[TensorSpec, ...]
     preprocessing: Preprocessing | None = None
 
+    @property
+    def mark(self) -> bytes:
+        """The same for all networks whose inputs are prepared in the same way: 8 bytes."""
+        return hashlib.sha256(msgspec.json.encode(self)).digest()[:8]
+
 
 class Part(_Strict, frozen=True):
     """One ``.tflite`` file and what was measured of it when the bundle was built.
@@ -220,6 +225,17 @@ class Bundle:
         return tuple(part.latency_us for part in self.manifest.parts)
 
     @cached_property
+    def input_bytes(self) -> tuple[int, ...]:
+        """Size of the tensors that go into each part, by part number."""
+        return tuple(sum(t.nbytes for t in part.inputs) for part in self.manifest.parts)
+
+    @cached_property
+    def exit_after(self) -> dict[int, int]:
+        """The exit that may be run on a block's output, both by part number."""
+        blocks = self.manifest.blocks
+        return {self.part_ids[b.part]: self.part_ids[b.exit] for b in blocks if b.exit is not None}
+
+    @cached_property
     def _accuracies(self) -> dict[tuple[str | None, frozenset[str]], float]:
         return {(v.exit, frozenset(v.skipped)): v.accuracy for v in self.manifest.accuracy.variants}
 
@@ -232,7 +248,7 @@ class Bundle:
         exit_name = path[-1] if path and self.parts[path[-1]].kind == "exit" else None
         last = self._block_of_exit[exit_name] if exit_name else len(self.block_names) - 1
         ran = set(path)
-        return exit_name, tuple(n for n in self.block_names[: last + 1] if n not in ran)
+        return exit_name, tuple([n for n in self.block_names[: last + 1] if n not in ran])
 
     def path(self, skipped: Iterable[str] = (), exit_name: str | None = None) -> tuple[str, ...]:
         """The part names that run the variant, in order.
@@ -243,7 +259,10 @@ class Bundle:
 
     def measured_accuracy(self, path: Sequence[str]) -> float | None:
         """Measured accuracy of the path's variant, or None where it was not measured."""
-        exit_name, skipped = self.variant_of(path)
+        return self.variant_accuracy(*self.variant_of(path))
+
+    def variant_accuracy(self, exit_name: str | None, skipped: Iterable[str]) -> float | None:
+        """Measured accuracy of a variant, or None where it was not measured."""
         return self._accuracies.get((exit_name, frozenset(skipped)))
 
     def file_of(self, part: str) -> Path:
@@ -407,8 +426,8 @@ def tensor_problem(
     for spec, array in zip(specs, arrays, strict=True):
         if array.shape != spec.shape:
             return f"tensor {spec.name!r}: shape {array.shape}; give {spec.shape}"
-        if array.dtype.name != spec.dtype:
-            return f"tensor {spec.name!r}: dtype {array.dtype.name}; give {spec.dtype}"
+        if array.dtype != spec.dtype:
+            return f"tensor {spec.name!r}: dtype {array.dtype}; give {spec.dtype}"
     return None
 
 

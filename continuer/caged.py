@@ -2,8 +2,10 @@
 
 A model file is a program: structurally valid files abort or hang the runtime, some of them
 only for some inputs. So whatever opens, parses or runs one that nobody has tried yet does so
-in a child with a memory limit, a CPU limit and a deadline for each step. This contains
-accidents and denial of service; it is no sandbox against code that breaks out of the runtime.
+in a child with a memory limit, a CPU limit and a deadline for each step, without network and
+without other programs where the system has filters (``continuer/confinement.py``). This contains
+accidents and denial of service; code that breaks out of the runtime can still read this user's
+files.
 
 ``run("package.module:function", {...}, ...)`` calls the function in the child and yields what
 it yields. Items and arguments are plain data (JSON). Linux only (``RLIMIT_AS`` and the
@@ -13,7 +15,6 @@ parent-death signal).
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib
 import json
 import math
@@ -28,10 +29,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
-from continuer import errors
+from continuer import confinement, errors
 from continuer.errors import ModelError
 
-PR_SET_PDEATHSIG = 1
 START = "import sys; from continuer import caged; caged.work(*sys.argv[1:])"
 READ_BYTES = 1 << 16
 #: What a child may write to its log, and to any file.
@@ -160,19 +160,30 @@ class _Listener:
     def _obituary(self, log: IO[bytes]) -> str:
         """Why the child ended before its work did, from its status and the end of its log."""
         log.seek(max(0, log.seek(0, os.SEEK_END) - READ_BYTES))
-        said = log.read().decode(errors="replace").splitlines()
+        said = log.read()
         code = self._child.returncode
-        if any("bad_alloc" in line or "MemoryError" in line for line in said):
+        if lacked_memory(said):
             return self._out_of_memory()
         if code == -signal.SIGXCPU:
             return f"{self._subject}: {self._limits.cpu_s} s of CPU used up, while {self._doing}"
-        told = [line.strip() for line in said if line.strip() and not line.startswith("INFO")]
-        last = f" ({told[-1]})" if told else ""
-        if code < 0:
-            how = f"the runtime crashed with {signal.Signals(-code).name}"
-        else:
-            how = f"the runtime ended the process with code {code}"
-        return f"{self._subject}: {how} while {self._doing}{last}; {BROKEN}"
+        return f"{self._subject}: {how_it_ended(code, self._doing, said)}; {BROKEN}"
+
+
+def lacked_memory(said: bytes) -> bool:
+    """Whether a process's last words are about memory that it did not get."""
+    return b"bad_alloc" in said or b"MemoryError" in said
+
+
+def how_it_ended(code: int, doing: str, said: bytes) -> str:
+    """A process's end in words: its return code as ``subprocess`` has it, and its last words."""
+    lines = (line.strip() for line in said.decode(errors="replace").splitlines())
+    told = [line for line in lines if line and not line.startswith("INFO")]
+    last = f" ({told[-1]})" if told else ""
+    if code < 0:
+        how = f"the runtime crashed with {signal.Signals(-code).name}"
+    else:
+        how = f"the runtime ended the process with code {code}"
+    return f"{how} while {doing}{last}"
 
 
 # --- the child's side -----------------------------------------------------------------------
@@ -192,17 +203,17 @@ def _tell(message: dict[str, Any]) -> None:
 
 
 def _confine(limits: Limits) -> None:
-    """Set this process's limits, and die with the parent."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for what, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_AS, limits.memory_mib << 20),
-        (resource.RLIMIT_CPU, limits.cpu_s),
-        (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
-    ):
-        _, hard = resource.getrlimit(what)
-        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (soft, hard))
+    """Set this process's limits, close the network, and die with the parent."""
+    confinement.die_with_parent(signal.SIGKILL)
+    confinement.limit(
+        {
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_AS: limits.memory_mib << 20,
+            resource.RLIMIT_CPU: limits.cpu_s,
+            resource.RLIMIT_FSIZE: MAX_FILE_BYTES,
+        }
+    )
+    confinement.forbid_calls()
 
 
 def work(job: str, descriptor: str) -> None:

@@ -28,10 +28,7 @@ def find_bundle(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if (path / MANIFEST).is_file():
         return path.resolve()
-    known = {}
-    for entry in entry_points(group="continuer.bundles"):
-        directory: Path = entry.load()()
-        known.update({p.parent.name: p.parent for p in directory.glob(f"*/{MANIFEST}")})
+    known = shipped_bundles()
     if name_or_path in known:
         return known[name_or_path]
     names = ", ".join(sorted(known)) or "none is installed"
@@ -39,6 +36,15 @@ def find_bundle(name_or_path: str) -> Path:
         f"model = {name_or_path!r}: neither a directory with {MANIFEST} nor a shipped model; "
         f"shipped: {names}"
     )
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """Directories of the bundles that installed packages ship, by name."""
+    known = {}
+    for entry in entry_points(group="continuer.bundles"):
+        directory: Path = entry.load()()
+        known.update({p.parent.name: p.parent for p in directory.glob(f"*/{MANIFEST}")})
+    return known
 
 
 def find_images(name: str) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ from continuer import (
     bugreport_cli,
     completion,
     config_cli,
+    deploy_cli,
     doctor_cli,
     drain,
     drill_cli,
@@ -34,7 +35,7 @@ from continuer.errors import EXIT_OK, ContinuerError
 # In the order of a day's work with a cluster.
 VERBS = (
     *(demo, status, logs_cli, infer_cli, objectives_cli, plan_cli, drain, drill_cli),
-    *(model_cli, load),
+    *(deploy_cli, model_cli, load),
     *(security_cli, config_cli, doctor_cli, bugreport_cli, version_cli, install_cli),
 )
 EXAMPLES = """\

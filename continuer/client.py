@@ -14,7 +14,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -23,15 +23,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from continuer import sockets, wire
 from continuer.bundle import InputSpec, Preprocessing, TensorSpec, tensor_problem
 from continuer.client_core import ClientCore, Command, Complete, Connect, Pending, Send
+from continuer.client_links import Links
 from continuer.errors import ContinuerError, RequestError, UnreachableError, WireError
 from continuer.mailbox import Mailbox
 from continuer.security import credentials
 from continuer.security.keys import MARK_BYTES, KeyPair, mark
+from continuer.turns import TICK_MS, Turns
 from continuer.wire import Accepted, Notice, Refuse, Rejected, Reply, Welcome
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 MS = 1_000_000
-TICK_MS = 10
-BATCH = 64
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -52,7 +51,8 @@ class Answer(msgspec.Struct, frozen=True):
     is the parts that ran, ``nodes`` where, hop by hop. ``expected_accuracy`` was measured for
     this path on the bundle's data, None where it was not. ``attempts`` above 1: it was sent
     anew after a failure. ``redundancy``: along how many routes that share no node it was sent;
-    1 although its class asks for 2 means that a second one could not be had.
+    1 although its class asks for 2 means that a second one could not be had. ``bundle``: the
+    first 32 digits of the hash of the bundle that made it.
     """
 
     label: str
@@ -68,11 +68,36 @@ class Answer(msgspec.Struct, frozen=True):
     attempts: int
     request_class: str = ""
     redundancy: int = 1
+    bundle: str = ""
 
     @property
     def degraded(self) -> bool:
         """A block was left out, or the network left at an exit."""
         return self.technique in ("early_exit", "skip", "mixed")
+
+
+class Awaited(Future[Answer]):
+    """An answer to come. Whoever waits for it drives the client's sockets meanwhile."""
+
+    def __init__(self, turns: Turns) -> None:
+        super().__init__()
+        self._turns = turns
+
+    def result(self, timeout: float | None = None) -> Answer:
+        """The answer; raises RequestError, or TimeoutError after so many seconds."""
+        self._turns.wait(self, timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Why there is no answer, None if there is one; raises TimeoutError as ``result`` does."""
+        self._turns.wait(self, timeout)
+        return super().exception(0)
+
+    def add_done_callback(self, fn: Callable[[Future[Answer]], object]) -> None:
+        """Have a function called with the outcome: then nobody need wait for it."""
+        super().add_done_callback(fn)
+        if not self.done():
+            self._turns.call()
 
 
 class Client:
@@ -105,22 +130,35 @@ class Client:
         self._lock = threading.Lock()
         self._futures: dict[int, Future[Answer]] = {}
         self._mailbox: Mailbox[Pending | None] = Mailbox()
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._links: dict[str, tuple[sockets.Socket, sockets.Socket]] = {}
-        self._poller = zmq.Poller()
-        self._welcomed = threading.Event()
+        self._links = Links(self._mailbox.fd)
+        self._ticked_ns = time.monotonic_ns()
         self._closed = False
+        try:
+            self._enter(endpoints, connect_timeout_ms)
+        except BaseException:
+            self._links.close()
+            raise
+        self._turns = Turns(
+            self._drive,
+            lambda: self._core.inflight > 0,
+            lambda: self._mailbox.post(None),
+            self._shut,
+        )
+        self._turns.start()
+
+    def _enter(self, endpoints: Sequence[str], timeout_ms: float) -> None:
+        """Connect, and wait for the first welcome."""
         for endpoint in endpoints:
-            self._connect(endpoint)
-        self._thread = threading.Thread(target=self._run, name="continuer-client", daemon=True)
-        self._thread.start()
-        if not self._welcomed.wait(connect_timeout_ms / 1000):
-            self.close()
-            raise UnreachableError(
-                self._core.refusal
-                or f"no agent answers at {', '.join(endpoints)} within {connect_timeout_ms:g} ms; "
-                "check the address and that continuer-agent runs there"
-            )
+            self._links.connect(endpoint, self._pair_for(endpoint))
+        until_ns = time.monotonic_ns() + int(timeout_ms * MS)
+        while self._core.view is None:
+            if time.monotonic_ns() >= until_ns:
+                raise UnreachableError(
+                    self._core.refusal
+                    or f"no agent answers at {', '.join(endpoints)} within {timeout_ms:g} ms; "
+                    "check the address and that continuer-agent runs there"
+                )
+            self._drive(TICK_MS)
 
     # --- the public face --------------------------------------------------------------
 
@@ -150,12 +188,20 @@ class Client:
         axis is added) and dtype. A uint8 image is preprocessed as the bundle says.
         ``request_class``: one of the deployment's, with objectives of its own; "" for none.
         """
+        future = self._submit(inputs, budget_ms, request_class)
+        self._turns.expect()
+        return future
+
+    def _submit(
+        self, inputs: Array | Sequence[Array], budget_ms: float, request_class: str
+    ) -> Future[Answer]:
         arrays = [np.asarray(a) for a in (inputs if isinstance(inputs, list | tuple) else [inputs])]
+        mark = self._core.input_mark
         arrays = [self._prepare(index, array) for index, array in enumerate(arrays)]
         problem = tensor_problem(self.input.tensors, arrays)
         if problem is None and not 0 < budget_ms <= 3_600_000:
             problem = f"budget_ms = {budget_ms}: give a number above 0, at most an hour"
-        future: Future[Answer] = Future()
+        future = Awaited(self._turns)
         if problem is not None:
             future.set_exception(RequestError("bad_input", problem))
             return future
@@ -174,15 +220,18 @@ class Client:
             wire.to_frames(arrays),
             time.monotonic_ns() + budget_ns,
             budget_ns,
+            mark,
         )
-        self._mailbox.post(pending)
+        if not self._turns.act(lambda: self._begin(pending)):
+            self._mailbox.post(pending)
+            self._turns.call()
         return future
 
     def infer(
         self, inputs: Array | Sequence[Array], budget_ms: float = 1000, request_class: str = ""
     ) -> Answer:
         """Ask and wait. Raises RequestError with a code and a reason."""
-        return self.submit(inputs, budget_ms, request_class).result()
+        return self._submit(inputs, budget_ms, request_class).result()
 
     def close(self) -> None:
         """End the client; requests without an outcome fail."""
@@ -190,8 +239,7 @@ class Client:
             if self._closed:
                 return
             self._closed = True
-        self._mailbox.post(None)
-        self._thread.join()
+        self._turns.close()
 
     def __enter__(self) -> Client:
         return self
@@ -216,50 +264,35 @@ class Client:
             return prepare(array, spec, rules)
         return array
 
-    # --- the thread -------------------------------------------------------------------
+    # --- at the sockets, by whoever has the turn --------------------------------------
 
     def _pair_for(self, endpoint: str) -> KeyPair | None:
         return None if self._credentials is None else self._credentials.pair_for(endpoint)
 
-    def _connect(self, endpoint: str) -> None:
-        link = sockets.make(self._context, zmq.DEALER, wire.MAX_TENSOR_BYTES)
-        monitor = link.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | sockets.TURNED_AWAY
-        )
-        try:
-            sockets.dial(link, endpoint, self._pair_for(endpoint))
-        except zmq.ZMQError as error:
-            raise UnreachableError(
-                f"endpoint {endpoint!r}: {error.strerror}; give one such as tcp://10.0.0.2:7410"
-            ) from error
-        self._links[endpoint] = (link, monitor)
-        self._poller.register(link, zmq.POLLIN)
-        self._poller.register(monitor, zmq.POLLIN)
+    def _begin(self, pending: Pending) -> None:
+        """Send a request on its way, after what has come so far has been read."""
+        self._drive(0)
+        if not self._closed:
+            self._perform(self._core.submit(pending, time.monotonic_ns()))
 
-    def _run(self) -> None:
-        self._poller.register(self._mailbox.fd, zmq.POLLIN)
-        ticked = time.monotonic_ns()
-        while True:
-            ready = dict(self._poller.poll(TICK_MS if self._core.inflight else 200))
-            if self._mailbox.fd in ready:
-                for pending in self._mailbox.take():
-                    if pending is None:
-                        self._shut()
-                        return
+    def _drive(self, wait_ms: float) -> None:
+        """Wait for so long, at most, and see to what has come."""
+        rung, watched = self._links.wait(wait_ms)
+        if rung:
+            for pending in self._mailbox.take():
+                if pending is not None:
                     self._perform(self._core.submit(pending, time.monotonic_ns()))
-            for endpoint, (link, monitor) in list(self._links.items()):
-                if monitor in ready:
-                    self._watch(endpoint, monitor)
-                if link in ready:
-                    self._receive(endpoint, link)
-            now = time.monotonic_ns()
-            if now - ticked >= TICK_MS * MS:
-                ticked = now
-                self._perform(self._core.on_tick(now))
+        for endpoint in watched:
+            self._watch(endpoint)
+        for endpoint, frames in self._links.received():
+            self._receive(endpoint, frames)
+        now = time.monotonic_ns()
+        if now - self._ticked_ns >= TICK_MS * MS:
+            self._ticked_ns = now
+            self._perform(self._core.on_tick(now))
 
-    def _watch(self, endpoint: str, monitor: sockets.Socket) -> None:
-        while monitor.poll(0):
-            event = recv_monitor_message(monitor)["event"]
+    def _watch(self, endpoint: str) -> None:
+        for event in self._links.happened(endpoint):
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._perform(self._core.on_connected(endpoint))
             elif event & sockets.TURNED_AWAY:
@@ -267,44 +300,34 @@ class Client:
             else:
                 self._perform(self._core.on_disconnected(endpoint, time.monotonic_ns()))
 
-    def _receive(self, endpoint: str, link: sockets.Socket) -> None:
-        for _ in range(BATCH):
-            try:
-                frames = link.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                message = wire.decode(frames[0], Accepted, Reply, Rejected, Notice, Welcome, Refuse)
-                now = time.monotonic_ns()
-                self._perform(self._core.on_message(endpoint, message, frames[1:], now))
-            except wire.ProtocolMismatchError as error:
-                self._core.refusal = str(error)
-            except (WireError, msgspec.DecodeError, ValueError):
-                continue  # not from a CONTINUER ingress; the request moves on when unaccepted
-            if isinstance(message, Welcome):
-                self._welcomed.set()
+    def _receive(self, endpoint: str, frames: list[bytes]) -> None:
+        try:
+            message = wire.decode(frames[0], Accepted, Reply, Rejected, Notice, Welcome, Refuse)
+            now = time.monotonic_ns()
+            self._perform(self._core.on_message(endpoint, message, frames[1:], now))
+        except wire.ProtocolMismatchError as error:
+            self._core.refusal = str(error)
+        except (WireError, msgspec.DecodeError, ValueError):
+            return  # not from a CONTINUER ingress; the request moves on when unaccepted
 
     def _perform(self, commands: list[Command]) -> None:
         for command in commands:
             if isinstance(command, Send):
-                link, _ = self._links[command.endpoint]
-                try:
-                    link.send_multipart(
-                        [wire.encode(command.message), *command.frames], zmq.NOBLOCK
-                    )
-                except zmq.Again:
-                    continue  # no connection: its closing, or the missing acceptance, moves it on
+                # Without a connection, its closing or the missing acceptance moves the request on.
+                self._links.send(command.endpoint, [wire.encode(command.message), *command.frames])
             elif isinstance(command, Complete):
                 self._complete(command)
             elif isinstance(command, Connect):
                 try:
-                    self._connect(command.endpoint)
+                    self._links.connect(command.endpoint, self._pair_for(command.endpoint))
                 except ContinuerError:
                     continue  # announced by an agent, but of no use to us
 
     def _complete(self, done: Complete) -> None:
         with self._lock:
             future = self._futures.pop(done.seq)
+        if not future.set_running_or_notify_cancel():
+            return  # nobody wants to know any more
         if isinstance(done.outcome, RequestError):
             future.set_exception(done.outcome)
             return
@@ -317,7 +340,8 @@ class Client:
         tensors = wire.from_frames(reply.tensors, frames)
         logits = tensors[0].reshape(-1)
         index = int(np.argmax(logits))
-        classes = self.classes
+        view = self._core.view_of(reply.bundle)
+        classes = view.classes if view is not None else ()
         return Answer(
             classes[index] if index < len(classes) else str(index),
             index,
@@ -332,18 +356,16 @@ class Client:
             reply.attempt,
             reply.request_class,
             min(reply.redundancy, copies),
+            reply.bundle.hex(),
         )
 
     def _shut(self) -> None:
-        for link, monitor in self._links.values():
-            link.disable_monitor()
-            monitor.close(linger=0)
-            link.close(linger=0)
-        self._context.term()
+        self._links.close()
         with self._lock:
             futures, self._futures = self._futures, {}
         for future in futures.values():
-            future.set_exception(RequestError("failed", "the client was closed"))
+            if future.set_running_or_notify_cancel():
+                future.set_exception(RequestError("failed", "the client was closed"))
 
 
 class AsyncClient:

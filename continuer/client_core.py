@@ -93,6 +93,7 @@ class Pending(msgspec.Struct):
     frames: Sequence[Any]
     deadline_ns: int
     budget_ns: int
+    input_mark: bytes = b""
     endpoint: str | None = None
     sent_ns: int = 0
     sends: int = 0
@@ -114,6 +115,8 @@ class ClientCore:
         self._preferred: str | None = None
         self._version = Version()
         self.view: View | None = None
+        self.input_mark = b""
+        self._views: dict[bytes, View] = {}  # by bundle: answers of an older one may still come
         self.model = ""
         self.refusal = ""
         self.late = 0
@@ -191,10 +194,17 @@ class ClientCore:
 
     def _welcomed(self, endpoint: str, message: Welcome, now: int) -> list[Command]:
         self.view = msgspec.json.decode(message.manifest, type=View)
+        self._views = {**self._views, message.bundle: self.view}
+        self.input_mark = self.view.input.mark
         self.model = message.model
         link = self._links[endpoint]
         link.node, link.welcomed = message.node, True
         return self._learn(link, message, now)
+
+    def view_of(self, bundle: bytes) -> View | None:
+        """What is known of a bundle by the beginning of its hash; of the latest one, if nothing."""
+        known = (view for digest, view in self._views.items() if digest.startswith(bundle))
+        return next(known, self.view) if bundle else self.view
 
     def _noticed(self, endpoint: str, message: Notice, now: int) -> list[Command]:
         return self._learn(self._links[endpoint], message, now)
@@ -291,6 +301,7 @@ class ClientCore:
             pending.sends,
             pending.metas,
             pending.copy,
+            pending.input_mark,
         )
         return [Send(endpoint, submit, pending.frames)]
 

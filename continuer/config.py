@@ -25,6 +25,7 @@ from continuer.security.identity import check_key, split
 
 Standby = Literal["all", "neighbours", "none"]
 SecurityMode = Literal["auto", "on", "off"]
+EngineMode = Literal["auto", "in_process", "own_process"]
 LogLevel = Literal["info", "warning", "error", "critical"]
 ForcedTechnique = Literal["auto", "repartition", "early_exit", "skip"]
 NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")
@@ -73,6 +74,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trusted_keys: tuple[str, ...] = ()
     development: bool = False
     slowdown: float = 1.0
+    engine: EngineMode = "auto"
+    engine_memory_mib: float | None = None
+    engine_deadline_ms: float = 300.0
 
     def check(self) -> None:
         """Raise ConfigError for the first value that cannot work."""
@@ -100,6 +104,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _check_range("transfer_mib_per_s", self.transfer_mib_per_s, 0.01, 1e5)
         _check_range("heartbeat_ms", self.heartbeat_ms, 1, 60_000)
         _check_range("slowdown", self.slowdown, 1, 1000)
+        _check_range("engine_deadline_ms", self.engine_deadline_ms, 10, 600_000)
+        if self.engine_memory_mib is not None:
+            _check_range("engine_memory_mib", self.engine_memory_mib, 1, 1 << 20)
         _check_range("max_inflight", self.max_inflight, 1, 100_000)
         _check_range("max_inflight_mib", self.max_inflight_mib, 0.1, 1 << 16)
         _check_range("resend_after_ms", self.resend_after_ms, 1, 600_000)

@@ -49,7 +49,8 @@ _CLUSTER = Key(
     trade_off="One name per installation keeps a test cluster out of production.",
 )
 _BUNDLE = Key(
-    "Directory of the network. Coordinator and agents need the same one, byte for byte.",
+    "Directory of the network; copies on agents are the same, byte for byte. What "
+    "'continuer deploy' puts in force is served instead, until this names another one.",
     "path",
     example="/var/lib/continuer/bundles/resnet32-cifar10",
 )
@@ -84,7 +85,8 @@ _TRANSFER = Key(
 _STATE_DIR = Key(
     "Directory for what has to outlive a restart.",
     "path",
-    trade_off="Without one, orders and plan versions are forgotten when the daemon ends.",
+    trade_off="Without one, orders and plan versions are forgotten when the daemon ends, and no "
+    "other bundle can be deployed.",
     example="/var/lib/continuer",
 )
 
@@ -138,10 +140,35 @@ AGENT: dict[str, Key] = {
         formula="sum of memory_bytes of the loaded parts <= memory_mib * 2^20",
         trade_off="Too little: fewer failures can be answered by repartition.",
     ),
+    "engine": Key(
+        "Where the network runs: own_process, a child with limits and without network, of which a "
+        "crash or a hang costs one request one attempt; in_process, the agent itself; auto, a "
+        "child for networks that 'continuer model train' has not made (Linux only).",
+        "auto, in_process or own_process",
+        trade_off="A child costs every hop two changes between processes (docs/measurements.md) "
+        "and the memory of a second Python.",
+    ),
+    "engine_memory_mib": Key(
+        "What the engine's process may use for the network, beyond what it has at its start; "
+        "left out, it follows from the bundle.",
+        "MiB",
+        formula="left out: 256 + 2 * sum of memory_bytes of all parts / 2^20",
+        trade_off="Too little: parts cannot be loaded, or an inference kills the process.",
+        example=512,
+    ),
+    "engine_deadline_ms": Key(
+        "An inference in the engine's process that takes longer is ended, with the process.",
+        "ms",
+        formula="at least 8 times what the parts took when they were loaded",
+        trade_off="Shorter: a hang costs less. Longer: a busy box is not taken for a hung one.",
+    ),
     "heartbeat_ms": Key(
         "Time between two signs of life to the coordinator.",
         "ms",
-        formula="the coordinator's heartbeat_timeout_ms should be at least 3 * heartbeat_ms",
+        formula="the coordinator's heartbeat_timeout_ms should be at least 3 * heartbeat_ms. A "
+        "beacon (UDP) goes out so often; while the coordinator hears them, a heartbeat on the link "
+        "only every max(heartbeat_ms, 100 ms, N / 2,000 s) for N nodes, else every "
+        "max(heartbeat_ms, N / 5,000 s)",
         trade_off="Shorter: silence is detected sooner, for more packets and wake-ups. Closed "
         "links and refused connections are seen at once whatever it is.",
     ),
@@ -201,7 +228,12 @@ COORDINATOR: dict[str, Key] = {
     "cluster": _CLUSTER,
     "deployment": Key("Name of what is served; in every answer and plan.", "name"),
     "listen": _LISTEN,
-    "agents_port": Key("Where agents connect.", "port"),
+    "agents_port": Key(
+        "Where agents connect (TCP), and send their beacons (UDP).",
+        "port",
+        trade_off="Where a firewall lets only TCP through, heartbeats on the links have to do: "
+        "lost packets then delay them by 200 ms and more, so give a longer heartbeat_timeout_ms.",
+    ),
     "control_port": Key("Where the operator's command connects.", "port"),
     "join_port": Key(
         "Where a new box brings its token; closed to all while no token is open, and without "
@@ -215,7 +247,11 @@ COORDINATOR: dict[str, Key] = {
     "heartbeat_timeout_ms": Key(
         "A node that is silent for this long is suspect, and its work moves.",
         "ms",
-        formula="timeout = max(heartbeat_timeout_ms, 1.5 * largest gap seen recently)",
+        formula="timeout = max(heartbeat_timeout_ms, g * largest gap, (k + 1) * heartbeat_ms), at "
+        "most 10 * heartbeat_timeout_ms, of what was seen in the last 5 to 10 s: g = 1.5, and 3 "
+        "where gaps beyond half of it came 20 times; k is 0 while no beacon is lost, else the "
+        "least with p^k <= 10^-8 for a share p of lost ones, taken two standard deviations high. "
+        "For N > 50 nodes without beacons also 3 * N / 5,000 s",
         trade_off="Shorter: less outage where a box hangs or its network is cut. Too short: a "
         "busy box is taken for a dead one, and work moves for nothing.",
     ),

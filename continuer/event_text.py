@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
-from continuer.events import EVENTS, FIELDS, journal_name
+from continuer.event_fields import FIELDS
+from continuer.events import EVENTS, journal_name
 
 # On every line; the rest is an event's own.
 COMMON = ("timestamp", "level", "event", "role", "cursor", "host")

@@ -37,13 +37,6 @@ class Kind(msgspec.Struct, frozen=True):
     failure: bool
 
 
-class Field(msgspec.Struct, frozen=True):
-    """Unit and meaning of a field, the same in every event."""
-
-    unit: str
-    meaning: str
-
-
 def _kind(
     message_id: str, level: Level, fields: str, meaning: str, remedy: str, *, failure: bool = False
 ) -> Kind:
@@ -58,73 +51,6 @@ def journal_name(field: str) -> str:
     """A field's name in journald: capitals, and plain names with what they belong to."""
     return JOURNAL_NAMES.get(field, field.upper())
 
-
-FIELDS: dict[str, Field] = {
-    "accuracy": Field("fraction", "accuracy to expect of answers, measured; null if unknown"),
-    "added": Field("names", "whose keys are known now, and were not"),
-    "address": Field("IP address", "where a connection came from"),
-    "attempt": Field("count", "how often the request had been sent"),
-    "avoided_ms": Field("ms", "for how long the link is not used"),
-    "built": Field("time", "when a table of predictions was built, UTC"),
-    "bundle": Field("name", "the model that is served"),
-    "bytes": Field("bytes", "size of what was fetched"),
-    "capacity_per_s": Field("1/s", "requests a second that the plan can answer"),
-    "changed": Field("table", "what differs from before, with the new values"),
-    "code": Field("word", "why, as a stable word"),
-    "coordinator": Field("endpoint", "the coordinator's agents' port"),
-    "decide_ms": Field("ms", "from the evidence being accepted to the decision"),
-    "detect_ms": Field("ms", "from the evidence to the failover's begin"),
-    "downtime_ms": Field("ms", "predicted interruption"),
-    "away_ms": Field("ms", "how long the agent stays away in a drill"),
-    "drain_ms": Field("ms", "from the order to stop to the goodbye"),
-    "dropped": Field("count", "messages dropped so far"),
-    "endpoints": Field("table", "ports by name"),
-    "error_percent": Field("%", "by how much longer work took than the corrected prediction"),
-    "exit": Field("name", "the exit that answers, null for the network's end"),
-    "factor": Field("times", "what predictions of the node's latencies are multiplied by"),
-    "failed": Field("names", "nodes that the plan does without"),
-    "fetch_ms": Field("ms", "time it took to fetch"),
-    "file": Field("path", "the file in question"),
-    "forced": Field("word", "the technique that the configuration asks for"),
-    "held": Field("version", "the plan version that the agent obeys"),
-    "incarnation": Field("number", "which life of the node; rises with every start"),
-    "key": Field("key", "a public key"),
-    "kinds": Field("count", "kinds of boxes in the table"),
-    "late_ms": Field("ms", "how much later than due the coordinator's loop turned"),
-    "latency_ms": Field("ms", "predicted latency of a request"),
-    "link": Field("text", "from one node to another: n2>n3"),
-    "load_ms": Field("ms", "time it took to load"),
-    "lost": Field(
-        "count", "requests that had entered by the failed nodes: their clients send them again"
-    ),
-    "node": Field("name", "the node that is spoken of"),
-    "nodes": Field("names", "the nodes that are spoken of"),
-    "outage_ms": Field("ms", "from the last sign of life to the last acknowledgement"),
-    "outcome": Field("text", "how it ended"),
-    "parts": Field("count", "parts of the model"),
-    "peer": Field("name", "the node that could not be reached"),
-    "predicted_ms": Field("ms", "the interruption that was predicted, beside the measured one"),
-    "problem": Field("text", "what is wrong, with the remedy"),
-    "realtime": Field("true/false", "heartbeats run with real-time priority"),
-    "reason": Field("text", "why"),
-    "removed": Field("names", "whose keys are not known any more"),
-    "replayed": Field("count", "requests that were sent anew because of it"),
-    "request_class": Field("name", "the class of requests that is spoken of"),
-    "restart_needed": Field("keys", "changed, and taken into account only after a restart"),
-    "role": Field("word", "agent or coordinator"),
-    "rss_mib": Field("MiB", "resident memory of the daemon"),
-    "silence_ms": Field("ms", "from the last sign of life to the evidence of the failure"),
-    "socket": Field("word", "the port by its name in the configuration"),
-    "suspect_ms": Field("ms", "for how long the node was suspect"),
-    "technique": Field("word", "none, repartition, early_exit, skip or mixed"),
-    "tell_ms": Field("ms", "from the decision to the last acknowledgement"),
-    "threads": Field("names", "working threads of the daemon"),
-    "token": Field("word", "the first characters of the token's hash, as token list shows them"),
-    "variants": Field("count", "ways to run the network in the table"),
-    "version": Field("version", "plan version as TERM.NUMBER; of the program in daemon_started"),
-    "violations": Field("keys", "the objectives' thresholds that are broken"),
-    "why": Field("text", "why this candidate, in words"),
-}
 
 EVENTS: dict[str, Kind] = {
     # both daemons
@@ -190,8 +116,9 @@ EVENTS: dict[str, Kind] = {
         "e9df16bb366f49e9864453b685223e40",
         "error",
         "threads",
-        "Working threads stand still; systemd's watchdog is about to restart the daemon.",
-        "Send a bug report with the stacks that follow in the journal.",
+        "Working threads stand still: the box keeps silent, so that others do its work.",
+        "If it lasts, systemd's watchdog restarts the daemon: send a bug report with the stacks "
+        "that follow in the journal.",
         failure=True,
     ),
     # agent
@@ -233,6 +160,28 @@ EVENTS: dict[str, Kind] = {
         "Parts came from other boxes.",
         "Nothing.",
     ),
+    "bundle_staged": _kind(
+        "e1cf102195ab487cbcf7cdcde4ed29f7",
+        "info",
+        "bundle digest",
+        "Another bundle is held ready beside the running one.",
+        "Nothing.",
+    ),
+    "bundle_refused": _kind(
+        "f44bb4ac973340c2a6b4f26e8a6da052",
+        "error",
+        "digest problem",
+        "An offered bundle cannot be run here; what runs goes on.",
+        "Do what the problem says, then deploy again.",
+        failure=True,
+    ),
+    "bundle_switched": _kind(
+        "f8315cee499f462fa4b126b7a93b9abd",
+        "info",
+        "bundle digest version",
+        "From now on requests go by this bundle here.",
+        "Nothing. Those that were on their way are answered by the one before.",
+    ),
     "bundle_awaited": _kind(
         "384750382b07457ea0239fe627dd4493",
         "warning",
@@ -248,6 +197,29 @@ EVENTS: dict[str, Kind] = {
         "Parts could not be loaded; the plan does without them here.",
         "Do what the problem says, often raise memory_mib or copy the bundle anew, then restart "
         "the agent.",
+        failure=True,
+    ),
+    "engine_started": _kind(
+        "44ae88ad93f347b8a6d0a24d70ce5799",
+        "info",
+        "closed_by hop_us",
+        "The network runs in a process of its own, which cannot reach any other.",
+        "Nothing.",
+    ),
+    "engine_exposed": _kind(
+        "a27b98fadee84d10bfe35899b67cb953",
+        "warning",
+        "problem",
+        "The engine's process has limits, but nothing keeps it from the network.",
+        "Do what the problem says, or run networks from sources that you trust.",
+    ),
+    "engine_restarted": _kind(
+        "df50e233a94e4474bf6f6138f83b0042",
+        "error",
+        "problem request parts restart_ms",
+        "The engine's process died or was late, and a fresh one works in its place.",
+        "A request that is named is sent anew once, then quarantined: look at its input. If the "
+        "problem names a part that was being loaded, try the bundle with 'continuer model verify'.",
         failure=True,
     ),
     "plan_accepted": _kind(
@@ -306,6 +278,43 @@ EVENTS: dict[str, Kind] = {
         "Nothing, unless the outcome says that nobody took it over.",
     ),
     # coordinator
+    "deploy_begun": _kind(
+        "2abb3a3fa59549df90628ef4daba7aae",
+        "info",
+        "bundle digest nodes",
+        "The nodes make a bundle ready beside the running one.",
+        "Nothing; see continuer status.",
+    ),
+    "deployed": _kind(
+        "6d750eb71f624b92a5df350699d0049f",
+        "info",
+        "bundle digest version deploy_ms",
+        "The bundle is in force everywhere.",
+        "Nothing. To go back: continuer deploy --rollback.",
+    ),
+    "deploy_failed": _kind(
+        "ac89f8ecdbca478e8e6a78556e084d0e",
+        "error",
+        "bundle digest nodes problem",
+        "A bundle was given up; the one before it serves as ever.",
+        "Do what the problem says, then deploy again.",
+        failure=True,
+    ),
+    "bundle_remembered": _kind(
+        "56000cf6fb2049c3a1d805a084c572f4",
+        "info",
+        "bundle digest",
+        "The bundle deployed last is served, not the configured one.",
+        "Nothing. To go back: continuer deploy --rollback.",
+    ),
+    "bundle_forgotten": _kind(
+        "a5ba63a2f6b243dd9064d4aed826dbe6",
+        "warning",
+        "problem",
+        "The configured bundle is served, not the one deployed last.",
+        "Where that was not meant, deploy again.",
+        failure=True,
+    ),
     "node_joined": _kind(
         "68bd9888bf5b41fe86c15d23401390bf",
         "info",

@@ -177,6 +177,7 @@ def _ask(client: Client, file: Path, array: Array, options: argparse.Namespace) 
             path=list(answer.path),
             nodes=list(answer.nodes),
             version=answer.version,
+            bundle=answer.bundle,
             expected_accuracy=answer.expected_accuracy,
             attempts=answer.attempts,
         )

@@ -193,6 +193,7 @@ def note(record: RequestRecord, done: Future[Answer]) -> None:
     record.path, record.nodes = answer.path, answer.nodes
     record.version, record.attempts = answer.version, answer.attempts
     record.expected_accuracy = answer.expected_accuracy
+    record.bundle = answer.bundle
     record.logits = np.asarray(answer.logits, np.float32).tobytes().hex()
 
 

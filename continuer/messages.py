@@ -71,7 +71,10 @@ class Welcome(Message, frozen=True):
 
 
 class Submit(Message, frozen=True):
-    """A request; its tensors follow. ``budget_us`` is left; ``copy`` 2 takes the second route."""
+    """A request; its tensors follow. ``budget_us`` is left; ``copy`` 2 takes the second route.
+
+    ``input_mark``: ``InputSpec.mark`` of what the tensors were prepared for; empty if unsaid.
+    """
 
     cluster: str
     client: bytes
@@ -82,6 +85,7 @@ class Submit(Message, frozen=True):
     attempt: int
     tensors: tuple[TensorMeta, ...]
     copy: int = 1
+    input_mark: bytes = b""
 
 
 class Accepted(Message, frozen=True):
@@ -103,7 +107,8 @@ class Reply(Message, frozen=True):
 
     ``path`` is the part names that ran, ``nodes`` who ran them, hop by hop;
     ``expected_accuracy`` is None where it was not measured. ``redundancy`` is the number of
-    disjoint routes that the plan had for the class.
+    disjoint routes that the plan had for the class. ``bundle``: the first 16 bytes of the hash of
+    the bundle that made it.
     """
 
     seq: int
@@ -117,6 +122,7 @@ class Reply(Message, frozen=True):
     tensors: tuple[TensorMeta, ...]
     request_class: str = ""
     redundancy: int = 1
+    bundle: bytes = b""
 
 
 class Notice(Message, frozen=True):
@@ -248,18 +254,21 @@ class Prepare(Message, frozen=True):
 
     ``urgent``: the service is down until it is done. Otherwise requests come first.
     ``sources``: who may have the parts that are not on the agent's disk; ``*`` as in Offer.
+    ``bundle``: whose parts, as in Work; the one in force where it is empty.
     """
 
     ticket: int
     parts: tuple[int, ...]
     urgent: bool
     sources: tuple[str, ...] = ()
+    bundle: bytes = b""
 
 
 class Prepared(Message, frozen=True):
     """The parts are loaded; ``problem`` is empty or says which could not be, and why.
 
-    ``stored`` as in Join. ``fetched_bytes`` came from others, in ``fetch_us``.
+    ``stored`` as in Join. ``fetched_bytes`` came from others, in ``fetch_us``. ``bundle`` as in
+    Prepare.
     """
 
     node: str
@@ -270,6 +279,7 @@ class Prepared(Message, frozen=True):
     stored: tuple[int, ...] | None = None
     fetched_bytes: int = 0
     fetch_us: int = 0
+    bundle: bytes = b""
 
 
 class NewPlan(Message, frozen=True):
@@ -339,14 +349,36 @@ class Seek(Message, frozen=True):
 
 
 class Offer(Message, frozen=True):
-    """The bundle that the coordinator serves, and where its manifest can be fetched.
+    """A bundle to run here, and where its manifest can be fetched.
 
-    A host ``*`` in ``source`` is the one at which the asker reached the coordinator.
+    The one in force, to who has sought it; unasked, one that is to be held ready beside it:
+    the agent says Staged. A host ``*`` in ``source`` is the one at which the asker reached the
+    coordinator.
     """
 
     bundle: bytes
     source: str
     signature: bytes = b""
+
+
+class Staged(Message, frozen=True):
+    """The offered bundle's manifest is here and good; ``problem`` is empty or says what is not.
+
+    ``stored`` and ``loaded`` as in Join, of this bundle's parts.
+    """
+
+    node: str
+    incarnation: int
+    bundle: bytes
+    problem: str = ""
+    stored: tuple[int, ...] | None = None
+    loaded: tuple[PartTiming, ...] = ()
+
+
+class Unstage(Message, frozen=True):
+    """The bundle that was to be held ready will not be used: free its memory."""
+
+    bundle: bytes
 
 
 class AskOutline(Message, frozen=True):
@@ -398,6 +430,18 @@ class Drill(Message, frozen=True):
     """The operator wants to see the agent die: at once, to come back after so long."""
 
     away_ms: int
+
+
+class Pace(Message, frozen=True):
+    """How often to send a heartbeat over this link: at most once in ``every_us``.
+
+    Unless that is longer than before, one is due at once. Beacons go beside it at the agent's own
+    interval, under ``session`` and ``key`` (``continuer/beacon.py``); none where ``session`` is 0.
+    """
+
+    every_us: int
+    session: int = 0
+    key: bytes = b""
 
 
 class Keyring(Message, frozen=True):

@@ -27,7 +27,8 @@ class RequestRecord(msgspec.Struct, omit_defaults=True):
     """One request of a raw log. ``outcome``: ``ok``, ``error`` or ``lost`` (none at all).
 
     ``logits`` are float32 in hexadecimal, so that anyone can check them; ``outcomes`` counts
-    how often the application was given one (more than 1 would be a duplicate).
+    how often the application was given one (more than 1 would be a duplicate). ``bundle`` is the
+    beginning of the hash of the one that answered.
     """
 
     seq: int
@@ -48,6 +49,7 @@ class RequestRecord(msgspec.Struct, omit_defaults=True):
     attempts: int = 0
     logits: str = ""
     error: str = ""
+    bundle: str = ""
 
 
 class Fault(TypedDict):

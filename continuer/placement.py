@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -63,8 +63,8 @@ def place(
     delay, transfer = _hops(blocks, nodes, links or {}, hop_us, input_bytes or {})
     runs: list[tuple[int, int, int]] | None = None
     if optimise == "latency":
-        total, runs = _search(_bounded(stage, slowest_us), delay, np.add, every=False)
-        runs = runs if total < INFINITE else None
+        total, found = _runs(_bounded(stage, slowest_us), delay, np.add, every=False)
+        runs = found if total < INFINITE else None
     if runs is None:
         runs = _fastest_slowest(stage, delay, transfer)
     if runs is None:
@@ -81,8 +81,8 @@ def _fastest_slowest(
     later stage is the slowest anyhow, so both aims cannot be pursued in one.
     """
     first = min(stage.shape[0], stage.shape[1] - 1)
-    some, _ = _search(stage, transfer, np.maximum, every=False)
-    slowest, _ = _search(stage[:first], transfer[:first, :first], np.maximum, every=True)
+    some = _search(stage, transfer, np.maximum, every=False).value
+    slowest = _search(stage[:first], transfer[:first, :first], np.maximum, every=True).value
     every = slowest < INFINITE and some >= WORTH_LEAVING_OUT * slowest
     if every:
         stage, delay, transfer = stage[:first], delay[:first, :first], transfer[:first, :first]
@@ -90,7 +90,7 @@ def _fastest_slowest(
     if limit == INFINITE:
         return None
     hops = np.where(transfer <= limit, delay, INFINITE)
-    return _search(_bounded(stage, limit), hops, np.add, every=every)[1]
+    return _runs(_bounded(stage, limit), hops, np.add, every=every)[1]
 
 
 def _bounded(stage: Floats, limit: float) -> Floats:
@@ -106,20 +106,29 @@ def _stages(
 ) -> Floats:
     """``[node, start, end]``: what the run costs there; infinite where it is impossible."""
     count = len(blocks)
+    places = np.arange(count + 1)
     costs = np.array([[cost_us[node][block] for block in blocks] for node in nodes], float)
-    impossible = _sums(np.isinf(costs).astype(float))
-    sizes = _sums(np.array([[block_bytes[block] for block in blocks]], float))
-    budgets = np.array([budget_bytes[node] for node in nodes], float)[:, None, None]
-    forward = np.arange(count + 1)[:, None] < np.arange(count + 1)[None, :]
-    fits = forward & (impossible == 0) & (sizes <= budgets)
-    return np.where(fits, _sums(np.where(np.isinf(costs), 0.0, costs)), INFINITE)
+    cannot = np.isinf(costs)
+    running = _running(np.where(cannot, 0.0, costs))
+    stage: Floats = running[:, None, :] - running[:, :, None]
+    # furthest[i, s]: where a run from block s on must end at the latest on node i, because of
+    # a block that it cannot run, or of its memory.
+    furthest = np.full((len(nodes), count + 1), count)
+    barriers = np.where(cannot, places[:-1], count)
+    furthest[:, :-1] = np.minimum.accumulate(barriers[:, ::-1], axis=1)[:, ::-1]
+    sizes = _running(np.array([[block_bytes[block] for block in blocks]], float))[0]
+    budgets = np.array([budget_bytes[node] for node in nodes], float)[:, None]
+    np.minimum(furthest, sizes.searchsorted(sizes + budgets, side="right") - 1, out=furthest)
+    outside = (places <= places[:, None]) | (places > furthest[:, :, None])
+    np.copyto(stage, INFINITE, where=outside)
+    return stage
 
 
-def _sums(rows: Floats) -> Floats:
-    """``[row, start, end]``: the sum of the row's entries from start up to end."""
-    running = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)], axis=1)
-    sums: Floats = running[:, None, :] - running[:, :, None]
-    return sums
+def _running(rows: Floats) -> Floats:
+    """``[row, end]``: the sum of the row's entries before ``end``."""
+    running = np.zeros((len(rows), rows.shape[1] + 1))
+    np.cumsum(rows, axis=1, out=running[:, 1:])
+    return running
 
 
 def _hops(
@@ -139,46 +148,53 @@ def _hops(
     return fixed[:, :, None] + transfer, transfer
 
 
-def _search(
+class _Reached(NamedTuple):
+    """What a search found, from which the placement can be read.
+
+    ``best[i, e]``: least value of the first e blocks where node i runs the last of them;
+    ``reach[i, s]``: least value of what precedes block s, and the hop to node i.
+    """
+
+    value: float
+    last: int
+    best: Floats
+    reach: Floats
+
+
+def _search(stage: Floats, hop: Floats, combine: Combine, *, every: bool) -> _Reached:
+    """The least value of all stages and hops combined. With ``every``, each node gets a run."""
+    count, size = stage.shape[0], stage.shape[1]
+    best = np.full((count, size), INFINITE)
+    reach = np.full((count, size), INFINITE)
+    for node in range(count):
+        if node > 0:
+            earliest = _earliest(node, every=every)
+            combine(best[earliest:node], hop[earliest:node, node]).min(axis=0, out=reach[node])
+        if node == 0 or not every:
+            reach[node, 0] = 0.0
+        combine(reach[node][:, None], stage[node]).min(axis=0, out=best[node])
+    last = count - 1 if every else int(best[:, -1].argmin())
+    return _Reached(float(best[last, -1]), last, best, reach)
+
+
+def _earliest(node: int, *, every: bool) -> int:
+    """The first node that may run what precedes this node's blocks."""
+    return node - 1 if every else 0
+
+
+def _runs(
     stage: Floats, hop: Floats, combine: Combine, *, every: bool
 ) -> tuple[float, list[tuple[int, int, int]]]:
-    """The least value of all stages and hops combined, and the runs (node, start, end).
-
-    With ``every``, each node gets a run. The runs mean nothing where the value is infinite.
-    """
-    count, size = stage.shape[0], stage.shape[1]
-    # best[i, e]: least value of the first e blocks where node i runs the last of them, which
-    # starts at starts[i, e]; before[i, s]: who best runs what precedes block s.
-    best = np.full((count, size), INFINITE)
-    starts = np.zeros((count, size), int)
-    before = np.zeros((count, size), int)
-    columns = np.arange(size)
-    for node in range(count):
-        reach = np.full(size, INFINITE)
-        earliest = max(0, node - 1) if every else 0
-        if node > 0:
-            found = combine(best[earliest:node], hop[earliest:node, node])
-            nearest = found.argmin(axis=0)
-            before[node] = earliest + nearest
-            reach = found[nearest, columns]
-        if node == 0 or not every:
-            reach[0] = 0.0
-        table = combine(reach[:, None], stage[node])
-        starts[node] = table.argmin(axis=0)
-        best[node] = table[starts[node], columns]
-    last = count - 1 if every else int(best[:, -1].argmin())
-    value = float(best[last, -1])
-    return value, _trace(starts, before, last) if value < INFINITE else []
-
-
-def _trace(
-    starts: npt.NDArray[np.int_], before: npt.NDArray[np.int_], last: int
-) -> list[tuple[int, int, int]]:
-    """The runs that lead to ``last`` running the last block, first one first."""
+    """The least value, and the runs (node, start, end) that have it; none where it is infinite."""
+    found = _search(stage, hop, combine, every=every)
     runs: list[tuple[int, int, int]] = []
-    node, end = last, starts.shape[1] - 1
+    node, end = found.last, stage.shape[1] - 1 if found.value < INFINITE else 0
     while end > 0:
-        start = int(starts[node, end])
+        start = int(combine(found.reach[node], stage[node, :, end]).argmin())
         runs.append((node, start, end))
-        node, end = int(before[node, start]), start
-    return runs[::-1]
+        if start > 0:
+            earliest = _earliest(node, every=every)
+            before = combine(found.best[earliest:node, start], hop[earliest:node, node, start])
+            node = earliest + int(before.argmin())
+        end = start
+    return found.value, runs[::-1]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from continuer import cli, config_docs
 from continuer.cli_tree import Option, Verb, tree
-from continuer.events import EVENTS, FIELDS, Kind, journal_name
+from continuer.event_fields import FIELDS
+from continuer.events import EVENTS, Kind, journal_name
 
 BEGIN = "<!-- printed by make docs -->"
 END = "<!-- end -->"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import zmq
 
 from continuer import config, sockets, wire
@@ -30,7 +31,7 @@ from continuer.errors import (
 )
 from continuer.security import credentials, keys, provision, ring
 from continuer.security.credentials import Joined
-from continuer.security.identity import Identity, split, with_key
+from continuer.security.identity import Identity, check_key, split, with_key
 from continuer.security.keys import KeyPair
 from continuer.security.start import DIRECTORY
 from continuer.wire import Enrol, Enrolled, Refuse
@@ -114,7 +115,8 @@ def _add_node(commands: Any) -> None:
         "continuer node init --config /etc/continuer/coordinator.toml\n"
         "continuer node list\n"
         "continuer node revoke n3\n"
-        f"continuer node rotate --keys {AGENT_KEYS}",
+        f"continuer node rotate --keys {AGENT_KEYS}\n"
+        "continuer node rotate-coordinator",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     init = add_verb(
@@ -143,7 +145,25 @@ def _add_node(commands: Any) -> None:
     rotate.add_argument("--keys", type=Path, metavar="DIRECTORY")
     rotate.add_argument("--json", action="store_true", help="one JSON object")
     rotate.set_defaults(handler=run_rotate)
-    for verb in (listing, revoke):
+    renew = add_verb(
+        verbs,
+        "rotate-coordinator",
+        "make the coordinator's next key",
+        "continuer node rotate-coordinator",
+        "The coordinator uses it from its next start, and with that the old one is good no more. "
+        "Agents hear of it now, so see that all are there; they find it by themselves then.",
+    )
+    renew.set_defaults(handler=run_rotate_coordinator)
+    trust = add_verb(
+        verbs,
+        "trust",
+        "take the coordinator's new key into this machine's credentials",
+        "continuer node trust KEY",
+    )
+    trust.add_argument("key", metavar="KEY", help="as 'node rotate-coordinator' has printed it")
+    trust.add_argument("--keys", type=Path, metavar="DIRECTORY")
+    trust.set_defaults(handler=run_trust)
+    for verb in (listing, revoke, renew):
         add_options(verb)
 
 
@@ -335,6 +355,30 @@ def run_rotate(options: argparse.Namespace) -> int:
             connection.ask("node.confirm")
         text = f"{told['name']} has a new key; the old one is not good any more"
     print(json.dumps({"schema": 1, **told}) if options.json else text)
+    return EXIT_OK
+
+
+def run_rotate_coordinator(options: argparse.Namespace) -> int:
+    """Have the coordinator make its next key."""
+    made = ask(options.coordinator, "node.rotate_coordinator")
+    text = (
+        f"the coordinator's next key is {made['public']}; restart the coordinator to use it. Then, "
+        f"wherever somebody gives orders:\ncontinuer node trust {made['public']}"
+    )
+    print(json.dumps({"schema": 1, **made}) if options.json else text)
+    return EXIT_OK
+
+
+def run_trust(options: argparse.Namespace) -> int:
+    """From now on insist on this key of the coordinator's."""
+    check_key("KEY", options.key)
+    where = credentials.directory(options.keys)
+    joined = credentials.joined(where)
+    control, agents = (
+        with_key(split(endpoint)[0], options.key) for endpoint in (joined.control, joined.agents)
+    )
+    credentials.save(where, msgspec.structs.replace(joined, control=control, agents=agents))
+    print(f"{where / credentials.FILE} names the key now")
     return EXIT_OK
 
 

@@ -88,6 +88,7 @@ def describe(state: dict[str, Any]) -> str:
             f"{plan['capacity_per_s']:.0f}/s"
         )
         lines += [f"  {hop['node']:<6} {' '.join(hop['parts'])}" for hop in plan["route"]]
+    lines += rollout_lines(state)
     lines += [class_line(each) for each in state["classes"]]
     lines += [f"warning: {problem}" for problem in state["warnings"]]
     width = 2 + max([6, *(len(n["node"]) for n in state["nodes"])])
@@ -105,6 +106,22 @@ def describe(state: dict[str, Any]) -> str:
             )
             lines.append(f"if {contingency['nodes'][0]} fails: {steps}")
     return "\n".join(lines)
+
+
+def rollout_lines(state: dict[str, Any]) -> list[str]:
+    """The bundle in force and the one that is on its way, or was given up."""
+    said = state.get("rollout")
+    if said is None:
+        return []
+    serving = f"bundle {state['model']} {state['model_version']} ({state['bundle'][:16]})"
+    if said["state"] == "in_force":
+        return [f"{serving}: in force, deployed in {said['took_ms'] / 1000:.1f} s"]
+    coming = f"bundle {said['model']} {said['model_version']} ({said['bundle'][:16]})"
+    if said["state"] == "failed":
+        at = f" on {', '.join(said['nodes'])}" if said["nodes"] else ""
+        return [f"{serving}: in force", f"{coming}: given up{at}: {said['problem']}"]
+    waiting = f", waiting for {', '.join(said['waiting_for'])}" if said["waiting_for"] else ""
+    return [f"{serving}: in force", f"{coming}: {said['state']}{waiting}"]
 
 
 def class_line(own: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgpack
 import msgspec
@@ -45,6 +46,7 @@ from continuer.messages import (
     Notice,
     Offer,
     Outline,
+    Pace,
     PartTiming,
     Prepare,
     Prepared,
@@ -55,10 +57,12 @@ from continuer.messages import (
     Result,
     Retire,
     Seek,
+    Staged,
     Stale,
     Submit,
     Tell,
     TensorMeta,
+    Unstage,
     Welcome,
     Work,
 )
@@ -103,6 +107,7 @@ __all__ = [
     "Notice",
     "Offer",
     "Outline",
+    "Pace",
     "PartTiming",
     "Prepare",
     "Prepared",
@@ -114,10 +119,12 @@ __all__ = [
     "Result",
     "Retire",
     "Seek",
+    "Staged",
     "Stale",
     "Submit",
     "Tell",
     "TensorMeta",
+    "Unstage",
     "Welcome",
     "Work",
     "decode",
@@ -161,6 +168,9 @@ KINDS: dict[int, type[Message]] = {
     60: Leave,
     61: Foresee,
     62: Keyring,
+    63: Staged,
+    64: Unstage,
+    65: Pace,
     70: Seek,
     71: Offer,
     72: AskOutline,
@@ -180,7 +190,33 @@ _KIND_OF = {kind: number for number, kind in KINDS.items()}
 _LARGE: frozenset[type[Message]] = frozenset(
     {Welcome, Ask, Tell, Notice, Outline, Keyring, Enrolled}
 )
-_LARGE |= {Join, Members, NewPlan, Foresee, Prepared, Prepare}
+_LARGE |= {Join, Members, NewPlan, Foresee, Prepared, Prepare, Staged}
+
+
+# A message's fields are a msgpack array; protocol and kind stand before them in the same array.
+# So a header is made of the fields' own array and another beginning, and read likewise: in a
+# third of the time that it takes by way of Python's lists. The array's length is one byte up to 15.
+_ENCODER = msgspec.msgpack.Encoder()
+_SHORT = 15
+
+
+def _array_of(length: int) -> bytes:
+    return bytes([0x90 | length]) if length <= _SHORT else b"\xdc" + length.to_bytes(2, "big")
+
+
+def _beginning(kind: type[Message], number: int) -> tuple[int, bytes, int]:
+    """Number of a kind, the beginning of its header's array, the bytes of that of its fields."""
+    length = len(kind.__struct_fields__)
+    return number, _array_of(length + 2), len(_array_of(length))
+
+
+_BEGINNINGS = {kind: _beginning(kind, number) for number, kind in KINDS.items()}
+# What may carry anything, such as maps with keys of any type, is read with more care.
+_DECODERS = {
+    number: (kind, msgspec.msgpack.Decoder(kind))
+    for number, kind in KINDS.items()
+    if kind not in _LARGE
+}
 
 
 class ProtocolMismatchError(WireError):
@@ -199,8 +235,8 @@ def encode(message: Message) -> bytes:
 
     Raises WireError where it would exceed the cap that the reader enforces.
     """
-    fields = msgspec.to_builtins(message, builtin_types=(bytes,))
-    raw: bytes = msgpack.packb((PROTOCOL, _KIND_OF[type(message)], *fields))
+    number, length, own = _BEGINNINGS[type(message)]
+    raw: bytes = length + bytes((PROTOCOL, number)) + _ENCODER.encode(message)[own:]
     limit = MAX_CONTROL_BYTES if type(message) in _LARGE else MAX_HEADER_BYTES
     if len(raw) > limit:
         raise WireError(f"{type(message).__name__}: {len(raw)} bytes, the cap is {limit}")
@@ -216,6 +252,9 @@ def decode(raw: bytes | memoryview, *expected: type[T]) -> T:
     Raises ProtocolMismatchError for a message of another protocol version, WireError for
     anything else that is wrong.
     """
+    quickly = _decode_quickly(raw, expected)
+    if quickly is not None:
+        return quickly
     if len(raw) > MAX_CONTROL_BYTES:
         raise WireError(f"header of {len(raw)} bytes; the cap is {MAX_CONTROL_BYTES}")
     try:
@@ -238,6 +277,24 @@ def decode(raw: bytes | memoryview, *expected: type[T]) -> T:
         raise WireError(f"{kind.__name__}: {error}") from error
 
 
+def _decode_quickly(raw: bytes | memoryview, expected: tuple[type[T], ...]) -> T | None:
+    """A small message that is as it should be; None if anything is the matter with it."""
+    if not 2 < len(raw) <= MAX_HEADER_BYTES:
+        return None
+    length, begin = raw[0] & 0xF, 1
+    if raw[0] == 0xDC and len(raw) > 4:
+        length, begin = raw[1] << 8 | raw[2], 3
+    elif raw[0] & 0xF0 != 0x90:
+        return None
+    kind, decoder = _DECODERS.get(raw[begin + 1], (None, None))
+    if raw[begin] != PROTOCOL or kind not in expected or decoder is None or length < 2:
+        return None
+    try:
+        return cast("T", decoder.decode(_array_of(length - 2) + raw[begin + 2 :]))
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
+        return None  # what exactly is wrong is found out without hurry
+
+
 def metas(specs: Sequence[TensorSpec]) -> tuple[TensorMeta, ...]:
     """Descriptions of tensors that agree with their specs."""
     return tuple(TensorMeta(s.dtype, s.shape, s.scale, s.zero_point) for s in specs)
@@ -257,14 +314,23 @@ def from_frames(found: Sequence[TensorMeta], frames: Sequence[Any]) -> list[Arra
         raise WireError(f"{len(frames)} tensor frames for {len(found)} descriptions")
     arrays = []
     for index, (meta, frame) in enumerate(zip(found, frames, strict=True)):
-        size = DTYPES.get(meta.dtype)
-        if size is None:
-            raise WireError(f"tensor {index}: dtype {meta.dtype!r} is not one of {list(DTYPES)}")
-        if len(meta.shape) > MAX_RANK or any(n <= 0 for n in meta.shape):
-            raise WireError(f"tensor {index}: shape {meta.shape}")
-        if math.prod(meta.shape) * size != len(frame):
+        dtype, nbytes, problem = _layout(meta)
+        if problem:
+            raise WireError(f"tensor {index}: {problem}")
+        if nbytes != len(frame):
             raise WireError(
                 f"tensor {index}: {len(frame)} bytes are no {meta.dtype} of shape {meta.shape}"
             )
-        arrays.append(np.frombuffer(frame, meta.dtype).reshape(meta.shape))
+        arrays.append(np.frombuffer(frame, dtype).reshape(meta.shape))
     return arrays
+
+
+@lru_cache(maxsize=256)
+def _layout(meta: TensorMeta) -> tuple[np.dtype[Any] | None, int, str]:
+    """Type and size in bytes of a described tensor, or what is wrong with the description."""
+    size = DTYPES.get(meta.dtype)
+    if size is None:
+        return None, 0, f"dtype {meta.dtype!r} is not one of {list(DTYPES)}"
+    if len(meta.shape) > MAX_RANK or any(n <= 0 for n in meta.shape):
+        return None, 0, f"shape {meta.shape}"
+    return np.dtype(meta.dtype), math.prod(meta.shape) * size, ""

@@ -26,27 +26,36 @@ class KnownAccuracy(NamedTuple):
 def accuracy_of(
     bundle: Bundle, path: Sequence[str], predictions: Predictions | None = None
 ) -> KnownAccuracy | None:
-    """The accuracy of a path, as measured where it was, else as predicted.
+    """The accuracy of a path, as ``variant_accuracy`` has it of the path's variant."""
+    return variant_accuracy(bundle, *bundle.variant_of(path), predictions)
 
-    A path that is neither as a whole is estimated: the accuracy of its exit (or of the full
+
+def variant_accuracy(
+    bundle: Bundle,
+    exit_name: str | None,
+    skipped: Sequence[str],
+    predictions: Predictions | None = None,
+) -> KnownAccuracy | None:
+    """The accuracy of a variant, as measured where it was, else as predicted.
+
+    One that is neither as a whole is estimated: the accuracy of its exit (or of the full
     network) times the drop that each run of skipped blocks causes in the full network. None
     where one of these is not known either. The path of all blocks can always be offered: where
     the model came without labels, its accuracy is None.
     """
-    exit_name, skipped = bundle.variant_of(path)
-    known = _known(bundle, path, predictions)
+    known = _known(bundle, exit_name, skipped, predictions)
     if known is not None:
         return known
     if exit_name is None and not skipped:
         return KnownAccuracy(None, "unknown", None)
-    full = _known(bundle, bundle.path(), predictions)
-    leaving = _known(bundle, bundle.path(exit_name=exit_name), predictions)
+    full = _known(bundle, None, (), predictions)
+    leaving = _known(bundle, exit_name, (), predictions)
     if full is None or leaving is None or full.accuracy is None or leaving.accuracy is None:
         return None
     estimate = leaving.accuracy
     for run in _runs([bundle.block_names.index(name) for name in skipped]):
         names = [bundle.block_names[index] for index in run]
-        alone = _known(bundle, bundle.path(skipped=names), predictions)
+        alone = _known(bundle, None, names, predictions)
         if alone is None or alone.accuracy is None:
             return None
         estimate *= alone.accuracy / full.accuracy
@@ -54,12 +63,15 @@ def accuracy_of(
 
 
 def _known(
-    bundle: Bundle, path: Sequence[str], predictions: Predictions | None
+    bundle: Bundle,
+    exit_name: str | None,
+    skipped: Sequence[str],
+    predictions: Predictions | None,
 ) -> KnownAccuracy | None:
-    measured = bundle.measured_accuracy(path)
+    measured = bundle.variant_accuracy(exit_name, skipped)
     if measured is not None:
         return KnownAccuracy(measured, "measured", measured)
-    entry = predictions.accuracy(*bundle.variant_of(path)) if predictions is not None else None
+    entry = predictions.accuracy(exit_name, skipped) if predictions is not None else None
     return KnownAccuracy(entry.accuracy, "predicted", entry.low) if entry is not None else None
 
 

@@ -12,6 +12,7 @@ import msgspec
 from continuer.config import NAME, CoordinatorConfig
 from continuer.errors import EXIT_USAGE, ContinuerError, UsageError
 from continuer.journal import Journal
+from continuer.security import keys
 from continuer.security.access import Access
 from continuer.security.identity import KEY, Identity, Role
 from continuer.security.ring import MAX_IDENTITIES
@@ -50,6 +51,7 @@ class Admission:
             "node.revoke": self._revoke,
             "node.rotate": self._rotate,
             "node.confirm": self._confirm,
+            "node.rotate_coordinator": self._rotate_coordinator,
         }
 
     def answer(self, ask: Ask, sender: Identity) -> Tell | None:
@@ -184,6 +186,16 @@ class Admission:
     def _confirm(self, _: dict[str, Any], sender: Identity) -> dict[str, Any]:
         self.used(sender)
         return {"name": sender.name}
+
+    def _rotate_coordinator(self, _: dict[str, Any], __: Identity) -> dict[str, Any]:
+        """Have the next key known, and then kept: the next start uses it."""
+        directory = self._access.directory
+        if (directory / keys.NEXT).exists():
+            raise UsageError("a new key is waiting already; restart the coordinator to use it")
+        pair = keys.make()
+        self._learn([*self._ring, Identity(COORDINATOR, "coordinator", pair.public)], frozenset())
+        keys.save(directory, pair, keys.NEXT)
+        return {"public": pair.public}
 
     def used(self, sender: Identity) -> None:
         """A key was used: older ones of the same name are not good any more."""

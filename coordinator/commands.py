@@ -23,6 +23,19 @@ class Send(msgspec.Struct, frozen=True):
     message: Message
 
 
+class SetPace(msgspec.Struct, frozen=True):
+    """Tell a node how often to send heartbeats over its link (``wire.Pace``).
+
+    ``fresh``: its beacons get a session of their own from now on, else they keep the one they have.
+    """
+
+    link: bytes
+    node: str
+    incarnation: int
+    every_us: int
+    fresh: bool
+
+
 class Probe(msgspec.Struct, frozen=True):
     """Find out whether anything listens at a node's data endpoint; report ``on_probe``."""
 
@@ -37,7 +50,7 @@ class Decided(msgspec.Struct, frozen=True):
     version: Version
 
 
-Command = Send | Probe | Decided | Event
+Command = Send | SetPace | Probe | Decided | Event
 
 
 class NodeRecord(msgspec.Struct):

@@ -25,10 +25,10 @@ from continuer.events import Event
 from continuer.objectives import ClassObjectives, DeploymentObjectives, Objectives
 from continuer.plan import Plan, Step, Version, link_ends, link_name
 from continuer.wire import (
+    BUNDLE_ID_BYTES,
     Accuse,
     Ack,
     Activate,
-    Foresee,
     Heartbeat,
     Join,
     Leave,
@@ -70,14 +70,12 @@ from coordinator.preparing import (
     longest_fetch_ms,
     sources_for,
 )
-from coordinator.telling import Telling
+from coordinator.telling import Telling, foresee_messages
 
 SETTLE_MS = 100
 # Loading takes the CPU and the GIL from the requests that are being replayed over the bridge.
 HEAL_AFTER_MS = 15
 RETURN_EVERY_MS = 1000
-# So many contingencies, with routes for every request class, fit a message.
-FORESEE_AT_ONCE = 16
 # Preparing for pairs ends after so long, however many there are: likely ones come first.
 FORESEE_MS = 5000
 # What agents use unless configured otherwise; only estimates depend on it.
@@ -93,6 +91,7 @@ class Coordinator:
         bundle: Bundle,
         stored_term: int = 0,
         orders: Orders | None = None,
+        former: Coordinator | None = None,
     ) -> None:
         orders = orders or Orders()
         self.config = config
@@ -110,13 +109,13 @@ class Coordinator:
         self.planning = Planning(config, bundle, self.membership, orders)
         self.shelf_endpoint = ""  # where parts can be fetched from us; set by the shell
         self._telling = Telling()
-        self._accounts = Accounts()
+        self.accounts: Accounts = former.accounts if former else Accounts()
         self._ticket = 0
         self._preparing: Preparing | None = None
         self._forming: Forming | None = None
         self._foreseeing: Contingencies | None = None
         self._foresee_until_ns = 0
-        self._broken = BrokenLinks()
+        self.broken_links: BrokenLinks = former.broken_links if former else BrokenLinks()
         self._reconsider = False
         self._settle_ns: int | None = None
         self._heal_ns: int | None = None
@@ -135,7 +134,7 @@ class Coordinator:
         node = self.membership.by_link(link)
         if node is None:
             return []
-        self.membership.detector.heard(node.name, now)
+        self.membership.heard(node, now)
         if isinstance(message, Ack):
             return self._acked(node, message, now)
         if isinstance(message, Prepared):
@@ -169,7 +168,7 @@ class Coordinator:
         if self._heal_ns is not None and now >= self._heal_ns:
             self._heal_ns = None
             commands += self._heal(self.decisions[self.failed], 1, now)
-        avoided = self._broken.avoided(now)
+        avoided = self.broken_links.avoided(now)
         if avoided != self.planning.broken:
             self.planning.broken = avoided  # one is to be tried again
             self._begin_anew()
@@ -201,7 +200,7 @@ class Coordinator:
 
     def decided(self, version: Version, now: int) -> None:
         """The shell's clock when the decision for a version had been made."""
-        decide_ms = self._accounts.decided(version, now)
+        decide_ms = self.accounts.decided(version, now)
         if decide_ms is not None:
             self.planning.timings = self.planning.timings.with_decision(decide_ms)
 
@@ -212,7 +211,7 @@ class Coordinator:
     @property
     def failovers(self) -> list[Failover]:
         """The accounts of the latest failovers, oldest first."""
-        return self._accounts.failovers
+        return self.accounts.failovers
 
     # --- the operator's orders --------------------------------------------------------
 
@@ -376,8 +375,8 @@ class Coordinator:
             link = nodes[name].link
             if link is not None:
                 sources = sources_for(nodes[name], parts, live, shelf, self.shelf_endpoint)
-                message = Prepare(self._ticket, wanted[name], heal == 0, sources)
-                commands.append(Send(link, message))
+                order = (self._ticket, wanted[name], heal == 0, sources)
+                commands.append(Send(link, Prepare(*order, self.bundle.hash[:BUNDLE_ID_BYTES])))
         return commands + self._when_prepared(now)
 
     def _prepared(self, node: NodeRecord, message: Prepared, now: int) -> list[Command]:
@@ -417,7 +416,7 @@ class Coordinator:
         assert again is not None  # its accuracy was known a moment ago
         self._foreseeing = None
         routes = settled_routes(setting, preparing.routes, planning.routes_beside(again))
-        contingencies = planning.foresight(again, routes, self._accounts.failures_of)
+        contingencies = planning.foresight(again, routes, self.accounts.failures_of)
         self._forming = Forming(again, contingencies, routes)
         return []
 
@@ -463,8 +462,7 @@ class Coordinator:
         self.plan = msgspec.structs.replace(
             self.plan, contingencies=(*self.plan.contingencies, *more)
         )
-        chunks = [more[i : i + FORESEE_AT_ONCE] for i in range(0, len(more), FORESEE_AT_ONCE)]
-        messages = [Foresee(version, chunk) for chunk in chunks]
+        messages = foresee_messages(version, more)
         return [Send(link, m) for link in links(self._obeying()) for m in messages]
 
     # --- failover ---------------------------------------------------------------------
@@ -499,10 +497,11 @@ class Coordinator:
             decision = self.foreseen(self.failed | {link})
             if decision is None:
                 return None
-        self._broken.broke(link, now)
-        self.planning.broken = self._broken.avoided(now)
+        self.broken_links.broke(link, now)
+        self.planning.broken = self.broken_links.avoided(now)
         self._drop_preparation(link, now)
-        event = Event("link_failed", {"link": link, "avoided_ms": self._broken.avoided_ms(link)})
+        avoided_ms = self.broken_links.avoided_ms(link)
+        event = Event("link_failed", {"link": link, "avoided_ms": avoided_ms})
         if decision is not None:
             failure = Failure(link, f"unreachable from {source}", now, now, was_active=True)
             return [*self._fail_over(failure, decision, now), event]
@@ -523,7 +522,7 @@ class Coordinator:
             problem = "no node is left that can run the model"
             return [Event("no_plan", {"nodes": sorted(self.failed), "problem": problem})]
         self.decisions[self.failed] = decision
-        self._accounts.failed(failure, decision, now)
+        self.accounts.failed(failure, decision, now)
         commands: list[Command] = []
         if decision.chosen[0].missing:
             return self._heal(decision, 0, now)
@@ -557,7 +556,7 @@ class Coordinator:
         self._raise_version()
         self.step, self.target = step, decision.chosen[-1].step
         self.planning.routes = decision.classes_at(index)
-        self._accounts.stepped(self.version, step, now, healed=index > 0)
+        self.accounts.stepped(self.version, step, now, healed=index > 0)
         if self.plan.contingency(self.failed) is not None:
             failed = tuple(sorted(self.failed))
             message: Message = Activate(self.version, self.plan.version, failed, index)
@@ -582,9 +581,10 @@ class Coordinator:
 
     def _acked(self, node: NodeRecord, ack: Ack, now: int) -> list[Command]:
         tell_ms = self._telling.acknowledged(ack.version, node.name, now)
+        step = self.accounts.acknowledged(ack.version, ack.replayed, now)
         if tell_ms is not None:
-            self.planning.timings = self.planning.timings.with_telling(tell_ms)
-        step = self._accounts.acknowledged(ack.version, ack.replayed, now)
+            technique = step[1].step.technique if step is not None else None
+            self.planning.timings = self.planning.timings.with_telling(tell_ms, technique)
         return [told_event(*step)] if step is not None and tell_ms is not None else []
 
     def _raise_version(self) -> None:

@@ -6,6 +6,7 @@ import gc
 import socket as tcp
 import time
 from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from zmq.utils.monitor import recv_monitor_message
 
 from continuer import __version__, realtime, sockets, wire
 from continuer import bundle as bundles
+from continuer.bundle import Bundle
 from continuer.config import CoordinatorConfig
 from continuer.errors import EXIT_CONFIG, EXIT_PERMISSION, ConfigError, WireError
 from continuer.journal import Event, Journal
 from continuer.notify import Pulse
-from continuer.security import access, signing
+from continuer.security import access
 from continuer.security.identity import Identity
 from continuer.service import Service, unwritable
 from continuer.shelf import Shelf
@@ -33,19 +35,28 @@ from continuer.wire import (
     Leave,
     Members,
     Offer,
+    Pace,
     Prepared,
     Refuse,
     Retire,
     Seek,
+    Staged,
     Stale,
     Tell,
 )
 from coordinator import metrics
 from coordinator.admission import Admission
-from coordinator.commands import Command, Decided, Probe, Send
+from coordinator.beacon_door import BeaconDoor
+from coordinator.commands import Command, Decided, Probe, Send, SetPace
 from coordinator.core import Coordinator
+from coordinator.deploy_verbs import DeployVerbs
+from coordinator.deploying import Deployments
 from coordinator.event_ring import EventRing
+from coordinator.intake import VERBS as INTAKE_VERBS
+from coordinator.intake import Intake
+from coordinator.library import Library
 from coordinator.membership import links
+from coordinator.orders import Orders
 from coordinator.orders import load as load_orders
 from coordinator.predictions import read as read_table
 from coordinator.status import health, status
@@ -74,15 +85,19 @@ class Daemon:
     ) -> None:
         self._journal = journal
         self._config = config
-        self._bundle = bundles.load(config.bundle)
         self._state = Path(config.state_dir) if config.state_dir else None
         orders = load_orders(self._state)
-        self._core = Coordinator(config, self._bundle, self._stored_term(), orders)
-        self._core.planning.table, table_event = read_table(config.tables, self._bundle)
+        self._library = Library(bundles.load(config.bundle), self._state)
+        bundle, said = self._library.serve()
+        self._unwritten: deque[Event] = deque(said)
+        core = Coordinator(config, bundle, self._stored_term(), orders)
+        self._stored = core.version.term
+        self._deployments = Deployments(core, self._make_core, self._library.remember)
         ring = EventRing()
         journal.listeners.append(ring.add)
-        self._verbs = Verbs(self._core, orders, self._state, ring)
-        self._stored = self._core.version.term
+        deploying = DeployVerbs(self._deployments, self._library)
+        self._verbs = Verbs(core, orders, self._state, ring, deploying)
+        self._intake = Intake(self._library, lambda: self._deployments.running is not None)
         self._context: zmq.Context[Any] = zmq.Context()
         self._real_time = config.realtime and realtime.permitted()
         if self._real_time:
@@ -96,37 +111,56 @@ class Daemon:
         self.control_port = sockets.bind(
             self._control, "control_port", config.listen, config.control_port
         )
-        self._signature = signing.signature_of(self._bundle.directory)
+        self._beacons = BeaconDoor(
+            config.listen, self.agents_port, lambda problem: self._foreign("beacons", problem)
+        )
         self._gates = {"agents": access.gate("agents"), "control": access.gate("control")}
         self._admission, self._join = self._make_admission()
-        files = self._bundle.files
         self._shelf = Shelf(
             config.listen,
             config.store_port,
-            files.get,
+            self._library.file_of,
             self._foreign_file,
             config.transfer_mib_per_s,
         )
-        self._core.shelf_endpoint = sockets.announce("*", self._shelf.port)
-        self._core.planning.shelf = frozenset(
-            self._bundle.part_ids[name]
-            for name in self._bundle.parts
-            if self._bundle.file_of(name).is_file()
-        )
+        self._equip(core)
         self._poller = zmq.Poller()
         for sock in (self._agents, self._control, self._monitor, self._join):
             if sock is not None:
                 self._poller.register(sock, zmq.POLLIN)
+        self._poller.register(self._intake.mailbox.fd, zmq.POLLIN)
         self._open_fds: set[int] = set()
         self._link_of_fd: dict[int, bytes] = {}
         self._known: set[bytes] = set()
         self._probes: dict[int, tuple[tcp.socket, Probe, int]] = {}
-        self._unwritten: deque[Event] = deque([table_event])
         self._dropped = 0
         self._service = service
         self._pulse = Pulse("coordinator")
         self._metrics = metrics.serve(config.metrics, journal, self._brief, [self._pulse])
         self._turn_ns = 0
+
+    @property
+    def _core(self) -> Coordinator:
+        """The core in force."""
+        return self._deployments.core
+
+    def _make_core(self, bundle: Bundle, orders: Orders, former: Coordinator) -> Coordinator:
+        """A core for another bundle; it outranks and outlives the one in force."""
+        made = Coordinator(former.config, bundle, former.version.term, orders, former)
+        made.planning.timings = former.planning.timings
+        made.planning.rate.per_s = former.planning.rate.per_s
+        self._equip(made)
+        return made
+
+    def _equip(self, core: Coordinator) -> None:
+        """What a core cannot find out by itself: predictions, and what we hand out."""
+        bundle = core.bundle
+        core.planning.table, said = read_table(self._config.tables, bundle)
+        self._unwritten.append(said)
+        core.shelf_endpoint = sockets.announce("*", self._shelf.port)
+        core.planning.shelf = frozenset(
+            bundle.part_ids[name] for name in bundle.parts if bundle.file_of(name).is_file()
+        )
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -136,7 +170,7 @@ class Daemon:
             "daemon_started",
             role="coordinator",
             endpoints=self._endpoints(),
-            bundle=self._bundle.name,
+            bundle=self._core.bundle.name,
             version=__version__,
             realtime=self._real_time,
         )
@@ -145,32 +179,36 @@ class Daemon:
         # A full collection takes milliseconds at the worst of moments; what exists now stays.
         gc.freeze()
         self._shelf.start()
-        due = self._core.due(time.monotonic_ns())
+        self._intake.start()
+        due = self._deployments.due(time.monotonic_ns())
         idle_due = 0
         self._service.ready(self._status(), [self._pulse])
         while not self._service.stops:
             wait_ms = max(0, -(-(due - time.monotonic_ns()) // 1_000_000))
-            if self._core.busy:
+            if self._deployments.busy:
                 wait_ms = min(wait_ms, IDLE_EVERY_NS // 1_000_000)
             ready = dict(self._poller.poll(0 if self._unwritten else wait_ms))
             if not ready:
                 self._write_events()
             self._read(ready)
             now = time.monotonic_ns()
-            if self._core.busy and now >= idle_due:
-                self._perform(self._core.on_idle(now))
+            if self._deployments.busy and now >= idle_due:
+                self._perform(self._deployments.on_idle(now))
                 idle_due = time.monotonic_ns() + IDLE_EVERY_NS
             if now >= due:
-                self._perform(self._core.on_tick(now))
+                self._read_beacons(now)
+                self._perform(self._deployments.on_tick(now))
                 self._expire_probes(now)
-                due = self._core.due(time.monotonic_ns())
+                due = self._deployments.due(time.monotonic_ns())
             self._turn(now)
         self._service.stopping("")
         if self._metrics is not None:
             self._metrics.stop()
         self._shelf.stop()
+        self._intake.post(None)
         self._write_events()
         self._journal.emit("daemon_stopped", role="coordinator", reason="signal")
+        self._beacons.close()
         self._agents.disable_monitor()
         sockets.end(self._context)
 
@@ -183,6 +221,7 @@ class Daemon:
         config = self._service.reloaded()
         if config is not None:
             self._perform(self._verbs.configured(config.objectives, now))
+            self._perform(self._deployments.orders_changed(now))
 
     def _endpoints(self) -> dict[str, int]:
         ports = {"agents": self.agents_port, "control": self.control_port}
@@ -204,10 +243,12 @@ class Daemon:
             self._read_agents()  # what was said before a link closed comes before its closing
         if self._monitor in ready:
             self._read_monitor()
-        for fd in [fd for fd in ready if isinstance(fd, int)]:
+        for fd in [fd for fd in ready if fd in self._probes]:
             self._finish_probe(fd)
         if self._control in ready:
             self._read_control()
+        if self._intake.mailbox.fd in ready:
+            self._tell(self._intake.mailbox.take())
         if self._join in ready:
             self._read_join()
 
@@ -240,7 +281,7 @@ class Daemon:
                     raise WireError(f"{len(frames)} frames; expected 2")
                 message = wire.decode(
                     frames[1].buffer,
-                    *(Heartbeat, Join, Ack, Prepared, Stale, Accuse, Retire, Leave, Seek),
+                    *(Heartbeat, Join, Ack, Prepared, Stale, Accuse, Retire, Leave, Seek, Staged),
                 )
                 self._gates["agents"].check(sender, message)
             except wire.ProtocolMismatchError as error:
@@ -255,12 +296,20 @@ class Daemon:
             if isinstance(message, Seek):
                 self._offer(link, message)
                 continue
-            self._perform(self._core.on_message(link, message, now))
+            self._perform(self._deployments.on_message(link, message, now))
+
+    def _read_beacons(self, now: int) -> None:
+        for b in self._beacons.read(now):
+            said = (b.node, b.incarnation, b.sequence, b.interval_ns, b.at_ns)
+            commands = self._deployments.on_beacon(*said)
+            if commands:
+                self._perform(commands)
 
     def _offer(self, link: bytes, seek: Seek) -> None:
         """Tell an agent that has no bundle which one is served, and where it is handed out."""
         source = self._core.shelf_endpoint
-        answer: Offer | Refuse = Offer(self._bundle.hash, source, self._signature)
+        signature = self._library.signature
+        answer: Offer | Refuse = Offer(self._core.bundle.hash, source, signature)
         if seek.cluster != self._config.cluster:
             answer = Refuse("cluster", f"this coordinator serves {self._config.cluster!r}")
         self._send(link, wire.encode(answer))
@@ -282,7 +331,7 @@ class Daemon:
 
     def _closed(self, link: bytes) -> None:
         self._known.discard(link)
-        self._perform(self._core.on_link_closed(link, time.monotonic_ns()))
+        self._perform(self._deployments.on_link_closed(link, time.monotonic_ns()))
 
     def _read_control(self) -> None:
         while self._control.poll(0):
@@ -293,18 +342,24 @@ class Daemon:
             try:
                 if len(frames) != 2:
                     raise WireError(f"{len(frames)} frames; expected 2")
-                answer = self._answer(wire.decode(frames[1], Ask), sender)
+                answer = self._answer(frames[0], wire.decode(frames[1], Ask), sender)
             except wire.ProtocolMismatchError as error:
                 answer = Tell({}, str(error))
             except WireError as error:
                 self._foreign("control", error)
                 continue
+            if answer is not None:
+                self._tell([(frames[0], answer)])
+
+    def _tell(self, answers: Iterable[tuple[bytes, Tell]]) -> None:
+        for link, answer in answers:
             try:
-                self._control.send_multipart([frames[0], wire.encode(answer)], zmq.NOBLOCK)
+                self._control.send_multipart([link, wire.encode(answer)], zmq.NOBLOCK)
             except zmq.ZMQError:
                 continue  # who asked has gone
 
-    def _answer(self, ask: Ask, sender: Identity | None) -> Tell:
+    def _answer(self, link: bytes, ask: Ask, sender: Identity | None) -> Tell | None:
+        """What is said at once; None where a thread answers that may wait for the disk."""
         try:
             self._gates["control"].check(sender, ask)
         except access.RefusedError as error:
@@ -315,8 +370,13 @@ class Daemon:
                 return told
         elif ask.verb.startswith(ADMISSION_VERBS):
             return Tell({}, NO_KEYS, EXIT_CONFIG)
+        if ask.verb in INTAKE_VERBS:
+            self._intake.post((link, ask))
+            return None
         answer, commands = self._verbs.answer(ask, time.monotonic_ns())
         self._perform(commands)
+        if commands:  # an order: what is being made ready has to obey it too
+            self._perform(self._deployments.orders_changed(time.monotonic_ns()))
         return answer
 
     # --- who is known -----------------------------------------------------------------
@@ -376,7 +436,7 @@ class Daemon:
         for node in [membership.nodes[name] for name in out if name in membership.nodes]:
             if node.link is not None and node.member is not None:
                 goodbye = Leave(node.name, node.member.incarnation)
-                commands = self._core.on_message(node.link, goodbye, time.monotonic_ns())
+                commands = self._deployments.on_message(node.link, goodbye, time.monotonic_ns())
                 self._perform(commands)
         if out:
             left = Members(membership.members())
@@ -389,7 +449,7 @@ class Daemon:
         if dropped & (dropped - 1) == 0:  # 1, 2, 4, 8, ...
             self._journal.emit("foreign_bytes", socket=socket, problem=problem, dropped=dropped)
 
-    def _foreign(self, socket: str, error: WireError) -> None:
+    def _foreign(self, socket: str, error: WireError | str) -> None:
         """Strangers' bytes: dropped, counted, and said only now and then."""
         self._dropped += 1
         if self._dropped & (self._dropped - 1) == 0:  # 1, 2, 4, 8, ...
@@ -399,7 +459,7 @@ class Daemon:
 
     # --- performing -------------------------------------------------------------------
 
-    def _perform(self, commands: list[Command]) -> None:
+    def _perform(self, commands: Sequence[Command]) -> None:
         encoded: dict[int, bytes] = {}
         events = []
         for command in commands:
@@ -409,13 +469,23 @@ class Daemon:
                     encoded[key] = wire.encode(command.message)
                 self._send(command.link, encoded[key])
             elif isinstance(command, Decided):
-                self._core.decided(command.version, time.monotonic_ns())
+                self._deployments.decided(command.version, time.monotonic_ns())
             elif isinstance(command, Probe):
                 self._start_probe(command)
+            elif isinstance(command, SetPace):
+                self._send(command.link, wire.encode(self._pace(command)))
             else:
                 events.append(command)
         self._unwritten.extend(events)
+        self._verbs.serve(self._core)
         self._store_term()
+
+    def _pace(self, order: SetPace) -> Pace:
+        if not self._beacons.is_open:
+            return Pace(order.every_us)
+        session = None if order.fresh else self._beacons.session(order.node)
+        session = session or self._beacons.admit(order.node, order.incarnation)
+        return Pace(order.every_us, session.number, session.key)
 
     def _write_events(self) -> None:
         """Write what has happened, once no message waits: acknowledgements come first."""
@@ -434,7 +504,7 @@ class Daemon:
         if refused is not None:
             sock.close()
             now = time.monotonic_ns()
-            self._perform(self._core.on_probe(probe.node, probe.incarnation, refused, now))
+            self._perform(self._deployments.on_probe(probe.node, probe.incarnation, refused, now))
             return
         self._probes[sock.fileno()] = (sock, probe, time.monotonic_ns())
         self._poller.register(sock.fileno(), zmq.POLLOUT)
@@ -445,7 +515,7 @@ class Daemon:
         refused = sockets.probe_refused(sock)
         sock.close()
         now = time.monotonic_ns()
-        self._perform(self._core.on_probe(probe.node, probe.incarnation, refused, now))
+        self._perform(self._deployments.on_probe(probe.node, probe.incarnation, refused, now))
 
     def _expire_probes(self, now: int) -> None:
         for fd, (_, _, begun) in list(self._probes.items()):

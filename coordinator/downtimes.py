@@ -1,7 +1,8 @@
 """What precedes the first answer by a new route, learned from the failovers that happened.
 
-The parts are *detect* (per node: how it fails and how fast that is seen), *decide*, *tell*, and
-per node how loading compares with the figures that agents measured when they loaded alone.
+The parts are *detect* (per node: how it fails and how fast that is seen), *decide*, *tell* (per
+technique: by which nodes the new route leads, and what has to be sent anew over it), and per node
+how loading compares with the figures that agents measured when they loaded alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ MAX_LOAD_FACTOR = 50.0
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """Milliseconds until the first answer by a new route; ``*_of`` per node, where known."""
+    """Milliseconds until a new route is in force; ``*_of`` per node or technique, where known."""
 
     detect_ms: float = 4.0
     decide_ms: float = 0.1
@@ -24,11 +25,16 @@ class Timings(msgspec.Struct, frozen=True):
     load_factor_of: dict[str, float] = {}
     fetch_bytes_per_ms: float = 20_000.0
     fetch_bytes_per_ms_of: dict[str, float] = {}
+    tell_ms_of: dict[str, float] = {}
 
     def detect(self, failed: frozenset[str]) -> float:
         """Until these nodes' failure is known: the slowest of them counts."""
         known = [self.detect_ms_of.get(node, self.detect_ms) for node in failed]
         return max(known, default=self.detect_ms)
+
+    def tell(self, technique: str) -> float:
+        """Until all have a route of this technique in force."""
+        return self.tell_ms_of.get(technique, self.tell_ms)
 
     def load(self, node: str, alone_ms: float) -> float:
         """How long a node takes to load what takes ``alone_ms`` when nothing else runs."""
@@ -60,9 +66,16 @@ class Timings(msgspec.Struct, frozen=True):
         """A decision took this long."""
         return msgspec.structs.replace(self, decide_ms=_smooth(self.decide_ms, decide_ms))
 
-    def with_telling(self, tell_ms: float) -> Timings:
-        """It took this long until the last agent had acknowledged."""
-        return msgspec.structs.replace(self, tell_ms=_smooth(self.tell_ms, tell_ms))
+    def with_telling(self, tell_ms: float, technique: str | None) -> Timings:
+        """It took this long until the last agent had acknowledged.
+
+        ``technique``: of the step of a failover; None for a plan that nothing had to wait for.
+        """
+        learned = msgspec.structs.replace(self, tell_ms=_smooth(self.tell_ms, tell_ms))
+        if technique is None:
+            return learned
+        own = _smooth(self.tell(technique), tell_ms)
+        return msgspec.structs.replace(learned, tell_ms_of={**self.tell_ms_of, technique: own})
 
     def with_loading(self, node: str, took_ms: float, alone_ms: float) -> Timings:
         """A node took this long to load what takes ``alone_ms`` when nothing else runs."""

@@ -29,14 +29,13 @@ def mixed_layouts(bundle: Bundle, skipping: Layout) -> list[Layout]:
 
 def _cut_short(bundle: Bundle, route: Layout) -> list[Layout]:
     """The route left at each exit whose block it runs."""
-    exit_of = {bundle.part_ids[b.part]: b.exit for b in bundle.manifest.blocks}
     layouts = []
     before: Layout = {}
     for name, parts in route.items():
         for count, part in enumerate(parts, start=1):
-            exit_name = exit_of.get(part)
-            if exit_name is not None:
-                layouts.append({**before, name: (*parts[:count], bundle.part_ids[exit_name])})
+            leaving = bundle.exit_after.get(part)
+            if leaving is not None:
+                layouts.append({**before, name: (*parts[:count], leaving)})
         before[name] = parts
     return layouts
 

@@ -7,7 +7,7 @@ plan is decided elsewhere: this module reports failures and keeps the records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from continuer.bundle import Bundle
 from continuer.config import CoordinatorConfig, check_endpoint
@@ -17,7 +17,9 @@ from continuer.events import Event
 from continuer.plan import Member
 from continuer.wire import Heartbeat, Join, Members, Refuse
 from coordinator.commands import MS, Command, Failure, NodeRecord, Probe, Send
+from coordinator.complaints import Complaints
 from coordinator.detector import Detector
+from coordinator.paces import Paces
 
 TRUST_AFTER_MS = 200
 KNOCK_EVERY_MS = 20
@@ -50,6 +52,8 @@ class Membership:
         self._on_link_failure = on_link_failure
         self.detector = Detector(config.heartbeat_timeout_ms)
         self.nodes = {name: NodeRecord(name, drained=name in drained) for name in config.nodes}
+        self._paces = Paces(self.detector, len(config.nodes))
+        self._complaints = Complaints()
         self._drift = Drift()
         self._by_link: dict[bytes, str] = {}
         self._probing: set[str] = set()
@@ -121,6 +125,7 @@ class Membership:
             for other in self.nodes.values()
             if other.link is not None and other.state != "dead"
         ]
+        commands += self._paces.begin(node, now)
         return commands
 
     def members(self) -> tuple[Member, ...]:
@@ -140,7 +145,8 @@ class Membership:
         if join.bundle != self._bundle.hash:
             return "bundle", (
                 f"bundle {join.model!r} {join.bundle.hex()[:16]}: the coordinator serves "
-                f"{self._bundle.name!r} {self._bundle.hash.hex()[:16]}; copy the same bundle here"
+                f"{self._bundle.name!r} {self._bundle.hash.hex()[:16]}; "
+                "copy the same bundle here, or give the agent a 'state_dir' to fetch it into"
             )
         node = self.nodes.get(join.member.node)
         if node is None:
@@ -169,7 +175,7 @@ class Membership:
         if node is None or node.member is None or node.member.incarnation != beat.incarnation:
             # A link we know nothing of, say after our own restart: the agent must join anew.
             return [Send(link, Refuse("unknown", "join first"))]
-        self.detector.heard(node.name, now)
+        self.heard(node, now)
         if node.heartbeats:  # what was accepted before we listened does not arrive now
             node.arrived += max(0, beat.accepted - node.accepted)
         node.accepted, node.done, node.queued = beat.accepted, beat.done, beat.queued
@@ -179,6 +185,26 @@ class Membership:
         if node.state in ("suspect", "dead"):
             return [*alarms, *self._regain(node, now)]
         return alarms
+
+    def heard(self, node: NodeRecord, now: int) -> None:
+        """Any message over its link is a sign of life."""
+        self.detector.heard(node.name, now)
+        self._paces.link_heard(node.name, now)
+
+    def beacon(
+        self, name: str, incarnation: int, sequence: int, interval_ns: int, at: int
+    ) -> Sequence[Command]:
+        """A sign of life beside the link; it says nothing else, and trusts nobody again."""
+        node = self.nodes[name]
+        if node.member is None or node.member.incarnation != incarnation:
+            return ()
+        if not self.detector.beacon(name, sequence, interval_ns, at):
+            return ()
+        return self._paces.beacon(node, at)
+
+    def beacons_come(self, name: str, now: int) -> bool:
+        """Its beacons get through to here."""
+        return self._paces.beacons_come(name, now)
 
     def _learn_slowness(self, node: NodeRecord, beat: Heartbeat) -> list[Command]:
         """What its parts take now, against what it reported when it loaded them."""
@@ -222,6 +248,11 @@ class Membership:
         if node.name in self._held:
             # All were silent: the agent has given this connection up and is making a new one.
             return self._knock(node, now)
+        if self.detector.loses(node.name):
+            # TCP gives up what got nothing through for a second, which losses do now and then. If
+            # it is dead its port refuses, or its beacons stay away; if nothing ever comes
+            # over a new link it is mute.
+            return self._knock(node, now)
         return [*self._fail(node, "link closed", now, now), *self._knock(node, now)]
 
     def leave(self, link: bytes, now: int) -> list[Command]:
@@ -242,6 +273,7 @@ class Membership:
         if not (node.live and by.live):
             return []  # one of the two is left out already, so nobody needs the link
         node.accused_by = by.name
+        self._complaints.hear(by.name, name, now)
         return self._knock(node, now)
 
     def probed(self, name: str, incarnation: int, refused: bool, now: int) -> list[Command]:
@@ -258,8 +290,14 @@ class Membership:
             return [*commands, *self._bury(node, "connection refused")]
         if not (by and self.nodes[by].live):
             return []
+        if self._loses(by, name) and not self._complaints.last(by, name):
+            return []
         around = self._on_link_failure(by, name, now)
         return around if around is not None else self._leave_out(node, by, now)
+
+    def _loses(self, *names: str) -> bool:
+        """Packets to or from some of these nodes have been lost lately."""
+        return any(self.detector.loses(name) for name in names)
 
     def _leave_out(self, node: NodeRecord, by: str, now: int) -> list[Command]:
         """It lives, but the link from another node to it does not: routes must avoid it."""
@@ -273,20 +311,26 @@ class Membership:
         verdict = self.detector.check(now, self._watched())
         commands: list[Command] = []
         if verdict.late_ns:
+            self._paces.observer_was_late(now)
             commands.append(Event("observer_late", {"late_ms": round(verdict.late_ns / MS, 1)}))
         if verdict.held and verdict.held != self._held:
             commands.append(Event("suspicion_held", {"nodes": list(verdict.held)}))
         self._held = verdict.held
+        for name in verdict.doubted:
+            commands += self._paces.doubted(self.nodes[name], now)
+        for name in self._paces.mute(now):
+            commands += self._fail(self.nodes[name], "link silent", now, now)
         for name in verdict.silent:
             node = self.nodes[name]
             evidence = now - self.detector.silence_ns(name, now) + self.detector.timeout_ns(name)
             commands += self._fail(node, "silence", now, evidence)
             commands += self._knock(node, now)
         for node in self.nodes.values():
-            silent_for = self.detector.silence_ns(node.name, now)
-            if node.state == "suspect" and silent_for > self._config.dead_after_ms * MS:
+            if node.state != "suspect":
+                continue
+            if self.detector.silence_ns(node.name, now) > self._config.dead_after_ms * MS:
                 commands += self._bury(node, "silence")
-            elif node.state == "suspect" and now - node.knocked_ns > KNOCK_EVERY_MS * MS:
+            elif now - node.knocked_ns > KNOCK_EVERY_MS * MS:
                 commands += self._knock(node, now)
         return commands
 

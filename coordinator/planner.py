@@ -18,7 +18,7 @@ from continuer.config import ForcedTechnique
 from continuer.objectives import Metrics, Objectives, RequestClass, score, violations
 from continuer.placement import INFINITE, Link, place
 from continuer.plan import ClassStep, Contingency, Hop, Step, Technique
-from coordinator.accuracies import KnownAccuracy, accuracy_of
+from coordinator.accuracies import KnownAccuracy, variant_accuracy
 from coordinator.arrangements import arrangements, split_failures, victims
 from coordinator.downtimes import Timings
 from coordinator.layouts import Layout, exit_layouts, mixed_layouts, skip_layout
@@ -231,14 +231,9 @@ def full_layout(
         optimise=setting.objectives.optimise,
         links=setting.links,
         hop_us=setting.hop_us,
-        input_bytes={b: input_bytes(bundle, b) for b in blocks},
+        input_bytes=dict(enumerate(bundle.input_bytes)),
         slowest_us=slowest_us,
     )
-
-
-def input_bytes(bundle: Bundle, part: int) -> int:
-    """Size of the tensors that go into a part."""
-    return sum(tensor.nbytes for tensor in bundle.manifest.parts[part].inputs)
 
 
 def part_latency_us(setting: Setting, node: NodeFacts, part: int) -> float:
@@ -249,6 +244,14 @@ def part_latency_us(setting: Setting, node: NodeFacts, part: int) -> float:
     the node could not load, or cannot get.
     """
     return latencies_us(setting, node, (part,))[part]
+
+
+def _stage_us(setting: Setting, node: NodeFacts, parts: Sequence[int]) -> float:
+    """How long a node takes for these parts."""
+    known = node.latency_us
+    if node.stored is None and not node.refused and all(map(known.__contains__, parts)):
+        return sum(map(known.__getitem__, parts))
+    return sum(latencies_us(setting, node, parts).values())
 
 
 def latencies_us(setting: Setting, node: NodeFacts, parts: Iterable[int]) -> dict[int, float]:
@@ -280,16 +283,15 @@ def make_step(setting: Setting, layout: Layout, technique: Technique) -> Candida
     bundle = setting.bundle
     facts = {node.name: node for node in setting.nodes}
     path = [bundle.part_names[part] for parts in layout.values() for part in parts]
-    accuracy = accuracy_of(bundle, path, setting.predictions)
+    exit_name, skipped = bundle.variant_of(path)
+    accuracy = variant_accuracy(bundle, exit_name, skipped, setting.predictions)
     if accuracy is None:
         return None
-    stages = [
-        sum(latencies_us(setting, facts[name], parts).values()) for name, parts in layout.items()
-    ]
+    stages = [_stage_us(setting, facts[name], parts) for name, parts in layout.items()]
     if not all(map(math.isfinite, stages)):
         return None
     hops = [
-        setting.hop(sender, receiver, input_bytes(bundle, parts[0]))
+        setting.hop(sender, receiver, bundle.input_bytes[parts[0]])
         for (sender, _), (receiver, parts) in itertools.pairwise(layout.items())
     ]
     # Ingress to first stage, between stages, and the answer: one hop more than stages.
@@ -300,7 +302,6 @@ def make_step(setting: Setting, layout: Layout, technique: Technique) -> Candida
         for name, parts in layout.items()
         if (lacking := tuple(p for p in parts if p not in facts[name].loaded))
     }
-    exit_name, _ = bundle.variant_of(path)
     if technique == "skip" and exit_name is not None:
         technique = "mixed"  # blocks of a route that ended at an exit already were left out
     route = tuple(Hop(name, facts[name].incarnation, parts) for name, parts in layout.items())
@@ -310,7 +311,7 @@ def make_step(setting: Setting, layout: Layout, technique: Technique) -> Candida
         route,
         accuracy.accuracy,
         latency_ms,
-        _downtime_ms(setting, facts, missing),
+        _downtime_ms(setting, facts, missing, technique),
         capacity,
     )
     problems = _broken(setting.objectives, step, accuracy, step.downtime_ms)
@@ -321,7 +322,10 @@ def make_step(setting: Setting, layout: Layout, technique: Technique) -> Candida
 
 
 def _downtime_ms(
-    setting: Setting, facts: Mapping[str, NodeFacts], missing: Mapping[str, Sequence[int]]
+    setting: Setting,
+    facts: Mapping[str, NodeFacts],
+    missing: Mapping[str, Sequence[int]],
+    technique: Technique,
 ) -> float:
     """Detect, decide, tell; and where parts are missing, the slowest node's loading.
 
@@ -329,10 +333,11 @@ def _downtime_ms(
     exchange.
     """
     timings = setting.timings
-    downtime = timings.detect(setting.failed) + timings.decide_ms + timings.tell_ms
+    tell_ms = timings.tell(technique)
+    downtime = timings.detect(setting.failed) + timings.decide_ms + tell_ms
     if missing:
         bundle = setting.bundle
-        downtime += timings.tell_ms + max(
+        downtime += tell_ms + max(
             timings.load(name, load_alone_ms(bundle, facts[name], parts))
             + timings.fetch(name, fetch_bytes(bundle, facts[name], parts))
             for name, parts in missing.items()
@@ -391,7 +396,7 @@ def candidates(
     scored = [
         msgspec.structs.replace(c, score=score(setting.objectives, metrics_of(c.step), full))
         for c in found
-        if c is not None and not c.step.uses(broken)
+        if c is not None and not (broken and c.step.uses(broken))
     ]
     return tuple(sorted(scored, key=lambda c: -c.score))
 

@@ -24,6 +24,7 @@ def status(core: Coordinator, now: int, *, brief: bool) -> dict[str, Any]:
         "cluster": core.config.cluster,
         "deployment": core.config.deployment,
         "model": core.bundle.name,
+        "model_version": core.bundle.manifest.version,
         "bundle": core.bundle.hash.hex(),
         "health": health(core),
         "version": str(core.version),
@@ -95,6 +96,7 @@ def _node(core: Coordinator, node: NodeRecord, now: int) -> dict[str, Any]:
         "timeout_ms": round(core.membership.detector.timeout_ns(node.name) / MS, 1)
         if watched
         else None,
+        "beacons": core.membership.beacons_come(node.name, now) if watched else None,
     }
 
 

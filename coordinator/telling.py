@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from continuer.plan import Version
+from continuer.plan import Contingency, Version
+from continuer.wire import Foresee
 from coordinator.commands import MS, NodeRecord
 
 TELL_KEPT_MS = 10_000
 RATE_EVERY_MS = 1000
+# So many contingencies, with routes for every request class, fit a message.
+FORESEE_AT_ONCE = 16
+
+
+def foresee_messages(base: Version, more: Sequence[Contingency]) -> list[Foresee]:
+    """Contingencies of the plan ``base``, as agents are told of them."""
+    starts = range(0, len(more), FORESEE_AT_ONCE)
+    return [Foresee(base, tuple(more[i : i + FORESEE_AT_ONCE])) for i in starts]
 
 
 class Telling:

@@ -21,6 +21,7 @@ from continuer.wire import Ask, Drill, Tell
 from coordinator.arrangements import split_failures
 from coordinator.commands import Command, Send
 from coordinator.core import Coordinator
+from coordinator.deploy_verbs import DeployVerbs
 from coordinator.event_ring import EventRing
 from coordinator.explain import consequence, single_point
 from coordinator.orders import Orders, save
@@ -38,9 +39,15 @@ class Verbs:
     """Answers verbs with plain data; orders also give commands to perform, and are stored."""
 
     def __init__(
-        self, core: Coordinator, orders: Orders, state_dir: Path | None, ring: EventRing
+        self,
+        core: Coordinator,
+        orders: Orders,
+        state_dir: Path | None,
+        ring: EventRing,
+        deploying: DeployVerbs | None = None,
     ) -> None:
         self._core = core
+        self._deploying = deploying
         self._ring = ring
         self._orders = orders
         self._state_dir = state_dir
@@ -54,7 +61,12 @@ class Verbs:
             "drain": self._drain,
             "resume": self._resume,
             "drill": self._drill,
+            **(deploying.table if deploying is not None else {}),
         }
+
+    def serve(self, core: Coordinator) -> None:
+        """Another core is in force: that of another bundle."""
+        self._core = core
 
     def answer(self, ask: Ask, now: int) -> tuple[Tell, list[Command]]:
         """The answer to a question or order, and what follows from it."""
@@ -75,7 +87,9 @@ class Verbs:
     # --- questions --------------------------------------------------------------------
 
     def _status(self, arguments: dict[str, Any], now: int) -> Outcome:
-        return status(self._core, now, brief=arguments.get("brief") is True), []
+        said = status(self._core, now, brief=arguments.get("brief") is True)
+        rollout = self._deploying.report(now) if self._deploying is not None else None
+        return {**said, "rollout": rollout}, []
 
     def _events(self, arguments: dict[str, Any], _: int) -> Outcome:
         return self._ring.since(arguments.get("life"), arguments.get("cursor")), []

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,27 @@ from typing import Any
 import msgspec
 
 from continuer import bundle
-from continuer.client import preprocess
+from continuer.client import prepare, preprocess
 from continuer.errors import EXIT_OK, ContinuerError, UsageError
 from models import accuracy, images, measure, networks, weights
-from models.network import PREPROCESSING
+from models.network import PREPROCESSING, Network
 from models.recipe import Recipe, load_recipe
 
 EPILOG = """\
 WEIGHTS is an .npz file with one array per variable, named like
 block06/shortcut/bn/gamma, as `continuer model train` writes it; the recipe.json that lies
-beside it goes into the manifest. IMAGES is a directory or .zip of <class>/<name>.jpg; form
-and data are written into the manifest as CIFAR-10's test set, JPEG quality 75, 4:2:0.
+beside it goes into the manifest. IMAGES is a directory or .zip of <class>/<name>.jpg, of
+CIFAR-10's test set; their form (JPEG quality, chroma) is read from them and goes in too.
+
+--int8 makes a bundle that computes in 8-bit integers: the first 500 images of the TRAINING
+set that --calibration names give the range of every tensor. What is skipped is rescaled.
 
 Accuracy is measured with the converted parts for the full network, for every exit with
 nothing skipped, and for every run of up to --longest-skip consecutive blocks left out.
 10,000 images take about twelve minutes of one core. The bundle appears under OUT only when
 it is complete. Needs TensorFlow and Linux.
 """
+CALIBRATION_IMAGES = 500
 #: Bundles that can be built, and the networks that they hold.
 BUNDLES = {f"{name}-cifar10": name for name in networks.NAMES}
 
@@ -60,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, required=True, metavar="WEIGHTS", help="trained weights, .npz")
     add("--test-images", type=Path, required=True, metavar="IMAGES", help="labelled images")
     add("--out", type=Path, required=True, metavar="OUT", help="directory to create")
-    add("--int8", action="store_true", help="store weights in 8 bits; name ends in -int8")
+    add("--int8", action="store_true", help="compute in 8-bit integers; name ends in -int8")
+    add("--calibration", type=Path, metavar="TRAINING", help="training images, for --int8")
     add("--version", default="1.0.0", help="version of the bundle (default %(default)s)")
     add("--limit", type=_positive, metavar="N", help="measure accuracy on N images only")
     add("--longest-skip", type=_positive, default=8, metavar="N", help="default %(default)s blocks")
@@ -83,7 +88,9 @@ def _build(options: argparse.Namespace) -> None:
     out: Path = options.out
     if out.exists():
         raise UsageError(f"{out}: exists; remove it or give another --out")
-    pixels, labels, _ = images.read(options.test_images)
+    if options.int8 != (options.calibration is not None):
+        raise UsageError("--int8, --calibration TRAINING: give both, or neither")
+    pixels, labels, _ = images.read(options.test_images, options.limit)
     trained = weights.load(options.weights)
     recipe = load_recipe(options.weights.parent)
     if recipe is not None and recipe.network != BUNDLES[options.name]:
@@ -99,13 +106,13 @@ def _build(options: argparse.Namespace) -> None:
         built = bundle.dump(_manifest(options, directory, trained, recipe), directory)
         measured = accuracy.measure(
             built,
-            preprocess(pixels[: options.limit], PREPROCESSING),
-            labels[: options.limit],
+            prepare(pixels, built.manifest.input.tensors[0], PREPROCESSING),
+            labels,
             options.longest_skip,
             options.processes,
         )
         figures = msgspec.structs.replace(
-            built.manifest.accuracy, images=len(labels[: options.limit]), variants=measured
+            built.manifest.accuracy, images=len(labels), variants=measured
         )
         bundle.dump(msgspec.structs.replace(built.manifest, accuracy=figures), directory)
         directory.rename(out)
@@ -127,9 +134,8 @@ def _manifest(
     network = recipe.define() if recipe else networks.define(BUNDLES[options.name])
     models = ops_keras.parts(network)
     weights.assign(models.values(), trained)
-    unmeasured = [
-        _part(name, model, directory, int8=options.int8) for name, model in models.items()
-    ]
+    network, contents = _contents(network, models, options.calibration)
+    unmeasured = [_part(name, content, directory) for name, content in contents.items()]
     files = [(directory / part.file, part.inputs, part.outputs) for part in unmeasured]
     costs = measure.measure(files, options.passes)
     parts = tuple(
@@ -140,25 +146,34 @@ def _manifest(
         schema=bundle.SCHEMA,
         name=f"{options.name}-int8" if options.int8 else options.name,
         version=options.version,
-        description=network.description + ("; weights in 8 bits" if options.int8 else ""),
+        description=network.description + ("; 8-bit integers" if options.int8 else ""),
         licence="Apache-2.0 (weights trained by the project)",
         input=bundle.InputSpec(parts[0].inputs, PREPROCESSING),
         classes=images.CLASSES,
         blocks=network.blocks,
         parts=parts,
-        accuracy=bundle.Accuracy("CIFAR-10 test set", "JPEG quality 75, 4:2:0", 0, ()),
+        accuracy=bundle.Accuracy("CIFAR-10 test set", images.form(options.test_images), 0, ()),
         recipe=recipe.fields() if recipe else None,
     )
 
 
-def _part(name: str, model: Any, directory: Path, *, int8: bool) -> bundle.Part:
-    """Convert one Keras model and write its file; what it costs is still 0."""
-    from models.convert import Converted, convert
+def _contents(
+    network: Network, models: Mapping[str, Any], calibration: Path | None
+) -> tuple[Network, dict[str, bytes]]:
+    """The parts' files by name, and the network with the bypasses that these have."""
+    from models import convert, quantised
 
-    content = convert(model, int8=int8)
+    if calibration is None:
+        return network, {name: convert.convert(model) for name, model in models.items()}
+    pixels, _, _ = images.read(calibration, CALIBRATION_IMAGES)
+    return quantised.convert(network, models, preprocess(pixels, PREPROCESSING))
+
+
+def _part(name: str, content: bytes, directory: Path) -> bundle.Part:
+    """Write a part's file; what it costs is still 0."""
+    from models.convert import Converted
+
     converted = Converted(content)
-    inputs = converted.inputs(model.inputs[0].name)
-    outputs = converted.outputs("logits" if len(model.outputs[0].shape) == 2 else "features")
     path = directory / f"{name}.tflite"
     path.write_bytes(content)
     sys.stderr.write(f"{name}: {len(content)} bytes\n")
@@ -172,8 +187,8 @@ def _part(name: str, model: Any, directory: Path, *, int8: bool) -> bundle.Part:
         latency_us=0.0,
         load_us=0.0,
         operators=converted.operators(),
-        inputs=inputs,
-        outputs=outputs,
+        inputs=converted.inputs("image" if name == "stem" else "features"),
+        outputs=converted.outputs(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,24 +18,22 @@ if TYPE_CHECKING:
     import keras
 
 
-def convert(model: keras.Model, *, int8: bool = False) -> bytes:
-    """The model as TensorFlow Lite, for the fixed batch of its input.
+def convert(model: keras.Model) -> bytes:
+    """The model as TensorFlow Lite in float32, for the fixed batch of its input.
 
-    Tensors are float32. ``int8`` stores the larger kernels in 8 bits and lets the runtime
-    quantise what meets them, image by image; no data is needed for that.
-
-    The function is frozen first, and the converter is not given the model: with the
-    model as its trackable object, which its own warning recommends, it leaves a Keras 3
-    model's variables out of the file, which then runs slowly and answers NaN.
+    The converter is not given the model: with the model as its trackable object, which its
+    own warning recommends, it leaves a Keras 3 model's variables out of the file, which then
+    runs slowly and answers NaN.
     """
-    tensor = model.inputs[0]
-    signature = tf.TensorSpec(tuple(tensor.shape), tensor.dtype, name=tensor.name)
-    function = tf.function(lambda x: model(x, training=False))
-    frozen = convert_variables_to_constants_v2(function.get_concrete_function(signature))
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    if int8:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    function = frozen(lambda x: model(x, training=False), model.inputs[0])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     return bytes(converter.convert())
+
+
+def frozen(run: Callable[[Any], Any], tensor: Any) -> Any:
+    """``run`` on one input like ``tensor``, a Keras input, with its variables as constants."""
+    signature = tf.TensorSpec(tuple(tensor.shape), tensor.dtype, name=tensor.name)
+    return convert_variables_to_constants_v2(tf.function(run).get_concrete_function(signature))
 
 
 class Converted:
@@ -59,14 +58,20 @@ class Converted:
         """The input tensors; a single one is called ``name``, several get a number."""
         return _specs(name, self._interpreter.get_input_details())
 
-    def outputs(self, name: str) -> tuple[TensorSpec, ...]:
-        """The output tensors, named like the inputs."""
-        return _specs(name, self._interpreter.get_output_details())
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The output tensors: ``logits`` where they are vectors, else ``features``."""
+        details = self._interpreter.get_output_details()
+        return _specs("logits" if len(details[0]["shape"]) == 2 else "features", details)
 
 
 def _specs(name: str, details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
     names = [name] if len(details) == 1 else [f"{name}{i}" for i in range(len(details))]
-    return tuple(
-        TensorSpec(n, tuple(int(side) for side in d["shape"]), np.dtype(d["dtype"]).name)
-        for n, d in zip(names, details, strict=True)
-    )
+    return tuple(_spec(n, detail) for n, detail in zip(names, details, strict=True))
+
+
+def _spec(name: str, detail: dict[str, Any]) -> TensorSpec:
+    shape, dtype = tuple(int(side) for side in detail["shape"]), np.dtype(detail["dtype"]).name
+    scale, zero_point = detail["quantization"]
+    if scale == 0:  # how the runtime says that a tensor is not quantised
+        return TensorSpec(name, shape, dtype)
+    return TensorSpec(name, shape, dtype, float(scale), int(zero_point))

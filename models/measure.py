@@ -66,10 +66,11 @@ def _best(costs: Sequence[Cost]) -> Cost:
 
 def _in_fresh_process(file: File) -> Cost:
     with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, file)
+        return pool.apply(measure_here, file)
 
 
-def _measure(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Cost:
+def measure_here(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Cost:
+    """The cost of a file in this process, which has run no other model yet."""
     # The first load brings in the runtime itself, which is no cost of the part.
     part = LoadedPart(path, inputs, outputs)
     before = _resident_bytes()

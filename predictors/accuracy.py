@@ -10,6 +10,9 @@ and at ``resnet32-seed1``, so what is reported of that run is a little flattered
 - A leaf may hold five rows, and thresholds are drawn at random (``extra_trees``): a variant of
   several skipped blocks is measured in few epochs.
 - A row counts by the number of images that it was measured on.
+
+Of a run of which something was measured, kriging says more than any weights: see
+``predictors.neighbours``. There a second, weaker set of trees learns what kriging leaves over.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ import numpy as np
 
 from predictors import openmp
 from predictors.accuracy_runs import Floats, Run
-from predictors.features import NAMES, TRAINING, Encoder, Rows
+from predictors.features import NAMES, TRAINING, Encoder, Rows, column
+from predictors.neighbours import Neighbours
 
 openmp.arrange()
 import lightgbm  # noqa: E402  # needs what was arranged
@@ -40,6 +44,8 @@ SETTINGS: dict[str, Any] = {
     "verbose": -1,
 }
 TREES = 100
+#: What kriging leaves over is mostly noise: little may be learned from it.
+LEFTOVER_SETTINGS = {**SETTINGS, "learning_rate": 0.02, "num_leaves": 8, "min_data_in_leaf": 20}
 #: Accuracies in percent are held between these before the logit is taken.
 LEAST, MOST = 0.5, 99.5
 
@@ -47,12 +53,21 @@ LEAST, MOST = 0.5, 99.5
 class AccuracyModel:
     """Predicts the accuracy, in percent, of any variant after any epoch of any run."""
 
-    def __init__(self, encoder: Encoder, booster: Any, columns: list[int], *, anchored: bool):
-        """``anchored``: what is learned is relative to the accuracy in training."""
+    def __init__(self, encoder: Encoder, rows: Rows, columns: list[int], *, anchored: bool):
+        """Learn. ``columns``: of the features that it may see.
+
+        ``anchored``: what is learned is relative to the accuracy in training.
+        """
         self._encoder = encoder
-        self._booster = booster
         self._columns = columns
         self._anchored = anchored
+        target = logit(rows.accuracy) - self._anchor(rows.features)
+        self._weights = self._grown(rows, rows.features, target, SETTINGS)
+        self._neighbours = Neighbours(rows, target)
+        near = self._neighbours.left_one_out()
+        self._leftover = self._grown(
+            rows, np.column_stack([rows.features, near]), target - near, LEFTOVER_SETTINGS
+        )
 
     @classmethod
     def fit(cls, runs: Sequence[Run], *, training_figures: bool = True) -> AccuracyModel:
@@ -67,29 +82,49 @@ class AccuracyModel:
         """Learn from rows; without ``training_figures`` from all but Table III's last two."""
         left_out = () if training_figures else TRAINING
         columns = [index for index, name in enumerate(NAMES) if name not in left_out]
-        target = logit(rows.accuracy)
-        if training_figures:
-            target = target - _anchor(rows.features)
+        return cls(encoder, rows, columns, anchored=training_figures)
+
+    def _grown(self, rows: Rows, table: Floats, target: Floats, settings: dict[str, Any]) -> Any:
         data = lightgbm.Dataset(
-            rows.features[:, columns],
+            self._seen(table),
             target,
             weight=rows.images / rows.images.mean(),
-            feature_name=[NAMES[index] for index in columns],
             params={"verbose": -1},
         )
-        booster = lightgbm.train(SETTINGS, data, num_boost_round=TREES)
-        return cls(encoder, booster, columns, anchored=training_figures)
+        return lightgbm.train(settings, data, num_boost_round=TREES)
+
+    def _seen(self, table: Floats) -> Floats:
+        """The features that it may see, and whatever follows them in the table."""
+        found: Floats = table[:, [*self._columns, *range(len(NAMES), table.shape[1])]]
+        return found
 
     def predict(
         self, run: Run, index: int, variants: Sequence[tuple[str | None, tuple[str, ...]]]
     ) -> Floats:
         """Percent, for each (exit, skipped blocks), of the weights after epoch ``index``."""
-        return self.predict_features(self._encoder.encode(run, index, variants))
+        return self.predict_rows(self._encoder.asked(run, index, variants))
+
+    def predict_rows(self, rows: Rows) -> Floats:
+        """Percent, for each row, whose accuracies are not looked at."""
+        found = self._trees(self._weights, rows.features)
+        near = self._neighbours.predict(rows)
+        known = np.isfinite(near)
+        if known.any():
+            table = np.column_stack([rows.features[known], near[known]])
+            found[known] = near[known] + self._trees(self._leftover, table)
+        return expit(found + self._anchor(rows.features))
 
     def predict_features(self, features: Floats) -> Floats:
-        """Percent, for each row of features."""
-        found = np.asarray(self._booster.predict(features[:, self._columns]), np.float64)
-        return expit(found + _anchor(features) if self._anchored else found)
+        """Percent, for each row of features, from weights alone: as of a run never seen."""
+        return expit(self._trees(self._weights, features) + self._anchor(features))
+
+    def _trees(self, booster: Any, table: Floats) -> Floats:
+        return np.asarray(booster.predict(self._seen(table)), np.float64)
+
+    def _anchor(self, features: Floats) -> Floats:
+        if not self._anchored:
+            return np.zeros(len(features))
+        return logit(100 * column(features, "train_accuracy"))
 
 
 def logit(percent: Floats) -> Floats:
@@ -102,7 +137,3 @@ def logit(percent: Floats) -> Floats:
 def expit(value: Floats) -> Floats:
     """From the whole line to percent."""
     return 100 / (1 + np.exp(-value))
-
-
-def _anchor(features: Floats) -> Floats:
-    return logit(100 * features[:, NAMES.index("train_accuracy")])

@@ -2,9 +2,10 @@
 
 *Split*: rows are dealt into five parts at random, each predicted from the other four, so that
 every row is predicted once from 80 % of the others. *Unseen runs*: each run is predicted
-from all others, where another run of its network is left. Early epochs spread widely, which
-flatters R2; so errors and rankings are also given at deployable checkpoints: final weights, and
-epochs with frozen statistics, of runs that reach nine tenths of their network's best accuracy.
+from all others, where a run of its network and another seed is left. Early epochs spread
+widely, which flatters R2; so errors and rankings are also given at deployable checkpoints:
+final weights, and epochs with frozen statistics, of runs that reach nine tenths of their
+network's best accuracy.
 """
 
 from __future__ import annotations
@@ -76,10 +77,16 @@ def held_out_split(material: Material, predictor: Predictor) -> Floats:
 
 
 def held_out_runs(material: Material, predictor: Predictor) -> Floats:
-    """Each run predicted from all others; NaN where no other is of its network."""
-    networks = [run.network for run in material.runs]
-    known = np.array([networks.count(network) > 1 for network in networks])
-    return _held_out(material.rows, material.rows.run, predictor, known)
+    """Each run predicted from all others; NaN where no other is of its network.
+
+    Runs of one network and seed are held out together: one may have begun with the other's
+    weights, and they are tried on the same images.
+    """
+    families = [(run.network, str(run.parameters.get("seed", run.name))) for run in material.runs]
+    numbers = np.array([families.index(family) for family in families])
+    networks = [network for network, _ in set(families)]
+    known = np.array([networks.count(network) > 1 for network, _ in families])
+    return _held_out(material.rows, numbers[material.rows.run], predictor, known)
 
 
 def _held_out(
@@ -105,7 +112,7 @@ def model_predictor(encoder: Encoder, *, training_figures: bool = True) -> Predi
 
     def predictor(known: Rows, asked: Rows) -> Floats:
         model = AccuracyModel.fit_rows(encoder, known, training_figures=training_figures)
-        return model.predict_features(asked.features)
+        return model.predict_rows(asked)
 
     return predictor
 

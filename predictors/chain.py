@@ -29,13 +29,21 @@ from continuer.demo.cluster import Cluster
 from continuer.errors import RequestError, UsageError
 
 #: How many times as slow as this machine the boxes of the calibration are: a fleet each.
-CALIBRATION = ((1.0,), (4.0,), (1.0, 1.0), (1.0, 3.0), (1.0, 1.0, 1.0), (2.0, 1.0, 2.0, 1.0, 3.0))
+CALIBRATION = (
+    (1.0,),
+    (4.0,),
+    (1.0, 1.0),
+    (1.0, 3.0),
+    (1.0, 1.0, 1.0),
+    (1.0, 2.0, 1.0, 1.5),
+    (2.0, 1.0, 2.0, 1.0, 3.0),
+)
 #: And those of the fleet that is tested.
 FLEET = (1.0, 2.0, 1.0, 3.0, 1.5)
 TECHNIQUES = ("repartition", "early_exit", "skip")
 PASSES = 2
-WARM_UP = 30
-REQUESTS = 150
+WARM_UP = 20
+REQUESTS = 120
 QUANTILE = 0.1
 #: Long: a machine that others use now makes some answers late, which is no reason to stop.
 BUDGET_MS = 20_000.0

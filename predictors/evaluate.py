@@ -10,13 +10,13 @@ from typing import Any
 from continuer import bundle as bundles
 from continuer.bundle import Bundle
 from continuer.catalog import find_bundle
-from continuer.errors import UsageError
+from continuer.errors import ModelError, UsageError
 from predictors import accuracy_eval, chain
 from predictors.accuracy_eval import Material, Predictions
 from predictors.accuracy_runs import Run
 from predictors.evaluate_latency import ComparedPlan, compared_plans, table_5
 from predictors.extract import extract_block
-from predictors.latency import LatencyModel
+from predictors.latency import LatencyError, LatencyModel
 from predictors.latency_eval import latency_table
 from predictors.operators import PAPER_TYPES
 from predictors.profile import Profile
@@ -27,10 +27,14 @@ TECHNIQUES = accuracy_eval.PAPER_TECHNIQUES
 
 @dataclass
 class Evaluation:
-    """``report``: as ``--json`` prints it. The rest is what plots are made of."""
+    """``report``: as ``--json`` prints it. The rest is what plots are made of.
+
+    ``unpredicted``: networks whose latency the profile cannot tell, and why.
+    """
 
     report: dict[str, Any]
     plans: dict[str, list[ComparedPlan]] = field(default_factory=dict)
+    unpredicted: dict[str, str] = field(default_factory=dict)
     material: Material | None = None
     predictions: Predictions | None = None
 
@@ -68,7 +72,12 @@ def _table_5(
         bundle = bundle_of(network)
         plans: list[ComparedPlan] = []
         if bundle is not None and entries and (measured or model is not None):
-            plans = compared_plans(entries, bundle, _latencies(bundle, model, measured=measured))
+            try:
+                latency_us = _latencies(bundle, model, measured=measured)
+            except (LatencyError, ModelError) as error:
+                found.unpredicted[network] = str(error)
+            else:
+                plans = compared_plans(entries, bundle, latency_us)
         found.plans[network] = plans
         table[network] = table_5(plans)
     return table
@@ -110,6 +119,7 @@ def _accuracy(found: Evaluation, runs: Sequence[Run], *, measured: bool) -> None
     }
     found.report["details"] = {
         "values": "measured where there are some" if measured else "predictions alone",
+        "latency_not_predicted": found.unpredicted,
         "training_runs": {run.name: len(run.epochs) for run in runs},
         "table_6_noise_percent": {
             _named(network): noise

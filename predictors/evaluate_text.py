@@ -45,6 +45,7 @@ def describe(report: Mapping[str, Any]) -> str:
             *_table_2(report["table_2"]),
             "",
             *_table_5(report["table_5"]),
+            *(f"{name}: {why}" for name, why in report["details"]["latency_not_predicted"].items()),
             "",
             *_table_6(report["table_6"], report["details"]["table_6_noise_percent"]),
             "",

@@ -25,6 +25,7 @@ ACTIVATIONS: dict[int, Activation] = {
 }
 ELEMENTWISE = {"RELU": "relu", "RELU6": "relu", "SOFTMAX": "softmax", "RESHAPE": "reshape"}
 POOLS = {"MAX_POOL_2D": "max_pool", "AVERAGE_POOL_2D": "avg_pool"}
+REDUCTIONS = {"MEAN": "global_avg_pool", "REDUCE_MAX": "global_max_pool"}
 SCALES = frozenset({"MUL", "ADD", "SUB"})
 
 
@@ -107,8 +108,8 @@ class _Reader:
                 return self._made(operator, "add")
         if name in POOLS:
             return self._pool(operator, POOLS[name], options)
-        if name == "MEAN" and self._averages_the_area(operator):
-            return self._made(operator, "global_avg_pool")
+        if name in REDUCTIONS and self._spans_the_area(operator):
+            return self._made(operator, REDUCTIONS[name])
         if name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             return self._convolution(operator, name, options)
         if name == "FULLY_CONNECTED":
@@ -155,8 +156,8 @@ class _Reader:
             return self._made(operator, "global_avg_pool")
         return made
 
-    def _averages_the_area(self, operator: int) -> bool:
-        """MEAN over height and width, and nothing else."""
+    def _spans_the_area(self, operator: int) -> bool:
+        """A reduction over height and width, and nothing else."""
         source = self._network.reads(operator)[0]
         (result,) = self._network.writes(operator)
         shape = self._network.shape(source)

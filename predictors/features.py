@@ -10,12 +10,13 @@ and what describes the variant.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from continuer.bundle import Variant
 from predictors.accuracy_runs import Floats, Run, path_arrays
 
 KINDS = ("kernel", "gamma", "beta", "moving_mean", "moving_variance", "bias")
@@ -62,6 +63,30 @@ class Rows:
     variant: list[tuple[str | None, tuple[str, ...]]]
 
 
+class _Record(NamedTuple):
+    """Where a row comes from, and what was measured."""
+
+    number: int
+    epoch: int
+    run: Run
+    measured: Variant
+
+
+def _rows(features: Floats, records: Sequence[_Record]) -> Rows:
+    variants = [(r.measured.exit, r.measured.skipped) for r in records]
+    return Rows(
+        features,
+        np.array([100 * r.measured.accuracy for r in records]),
+        np.array([r.measured.total for r in records], np.float64),
+        np.array([r.number for r in records], np.int64),
+        np.array([r.epoch for r in records], np.int64),
+        np.array([r.run.deployable(r.epoch) for r in records], np.bool_),
+        np.array([technique_of(*variant) for variant in variants]),
+        np.array([r.run.network for r in records]),
+        variants,
+    )
+
+
 def technique_of(exit_name: str | None, skipped: Sequence[str]) -> str:
     """The paper's name for how a variant comes about."""
     if skipped:
@@ -69,17 +94,28 @@ def technique_of(exit_name: str | None, skipped: Sequence[str]) -> str:
     return "early_exit" if exit_name else "repartition"
 
 
+def column(features: Floats, name: str) -> Floats:
+    """One feature of all rows: (rows,)."""
+    found: Floats = features[:, NAMES.index(name)]
+    return found
+
+
 class Encoder:
     """Makes features; words get their codes from the runs it was made of."""
 
-    def __init__(self, words: dict[str, list[str]]) -> None:
-        """``words``: for every one of ``WORDS`` those that are known; others become NaN."""
+    def __init__(self, words: dict[str, list[str]], runs: Sequence[str]) -> None:
+        """``words``: for every one of ``WORDS`` those that are known; others become NaN.
+
+        ``runs``: the names of those that rows number.
+        """
         self.words = words
+        self.runs = tuple(runs)
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> Encoder:
         """An encoder that knows the words of these runs."""
-        return cls({w: sorted({str(r.parameters.get(w)) for r in runs}) for w in WORDS})
+        words = {w: sorted({str(r.parameters.get(w)) for r in runs}) for w in WORDS}
+        return cls(words, [run.name for run in runs])
 
     def encode(
         self, run: Run, index: int, variants: Sequence[tuple[str | None, tuple[str, ...]]]
@@ -94,27 +130,25 @@ class Encoder:
         return np.stack(rows)
 
     def rows(self, runs: Sequence[Run]) -> Rows:
-        """Everything that was measured in these runs."""
+        """Everything that was measured in these runs, which are numbered as they come."""
         features, records = [], []
         for number, run in enumerate(runs):
             for index, epoch in enumerate(run.epochs):
                 measured = epoch.validation
                 features.append(self.encode(run, index, [(v.exit, v.skipped) for v in measured]))
-                records += [
-                    (number, index, run.deployable(index), run.network, v) for v in measured
-                ]
-        variants = [(v.exit, v.skipped) for *_, v in records]
-        return Rows(
-            np.concatenate(features),
-            np.array([100 * v.accuracy for *_, v in records]),
-            np.array([v.total for *_, v in records], np.float64),
-            np.array([number for number, *_ in records], np.int64),
-            np.array([index for _, index, *_ in records], np.int64),
-            np.array([able for _, _, able, *_ in records], np.bool_),
-            np.array([technique_of(*variant) for variant in variants]),
-            np.array([network for *_, network, _ in records]),
-            variants,
+                records += [_Record(number, index, run, v) for v in measured]
+        return _rows(np.concatenate(features), records)
+
+    def asked(
+        self, run: Run, index: int, variants: Sequence[tuple[str | None, tuple[str, ...]]]
+    ) -> Rows:
+        """Rows to be predicted, of the run's epoch of this index: accuracies are NaN."""
+        number = self.runs.index(run.name) if run.name in self.runs else -1
+        rows = _rows(
+            self.encode(run, index, variants),
+            [_Record(number, index, run, Variant(0, 1, *way)) for way in variants],
         )
+        return replace(rows, accuracy=np.full(len(variants), np.nan))
 
     def _setting(self, run: Run, index: int) -> Iterator[float]:
         """The parameters of Table III, in the order of their names."""

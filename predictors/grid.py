@@ -36,7 +36,7 @@ MAX_WEIGHTS = 2_500_000
 MAX_FILTER_WEIGHTS = 9 * 1280
 #: Less where an operator moves much for each of them.
 MAX_MACS_OF = {"depthwise_conv": 5_000_000, "avg_pool": 1_000_000}
-#: Networks average over the area at their end, where it is small.
+#: Networks average, or look for maxima, over the area at their end, where it is small.
 MAX_AVERAGED_SIDE = 32
 #: Sides of the stages of networks for images of 32x32 and of 224x224, and their channels.
 STAGE_SIDES = (4, 7, 8, 14, 16, 28, 32, 56)
@@ -58,6 +58,7 @@ COUNTS: dict[str, int] = {
     "avg_pool": 60,
     "softmax": 24,
     "reshape": 40,
+    "global_max_pool": 60,
 }
 #: Share of that for the form with 8-bit integers.
 INT8_SHARE = 0.35
@@ -127,9 +128,12 @@ def _dense(draw: Draw, form: Form) -> Operator:
     return Operator("dense", (1, 1, inputs), (1, 1, units), activation=activation, form=form)
 
 
-def _global_avg_pool(draw: Draw, form: Form) -> Operator:
-    shape = _area(draw)
-    return Operator("global_avg_pool", shape, (1, 1, shape[2]), form=form)
+def _reduced(type_: str) -> Callable[[Draw, Form], Operator]:
+    def make(draw: Draw, form: Form) -> Operator:
+        shape = _area(draw)
+        return Operator(type_, shape, (1, 1, shape[2]), form=form)
+
+    return make
 
 
 def _pad(draw: Draw, form: Form) -> Operator:
@@ -156,7 +160,8 @@ MAKERS: dict[str, Callable[[Draw, Form], Operator]] = {
     "max_pool": _windowed("max_pool", (2, 3)),
     "avg_pool": _windowed("avg_pool", (2, 3, 4)),
     "dense": _dense,
-    "global_avg_pool": _global_avg_pool,
+    "global_avg_pool": _reduced("global_avg_pool"),
+    "global_max_pool": _reduced("global_max_pool"),
     "pad": _pad,
     "softmax": _softmax,
     "reshape": _reshape,
@@ -171,7 +176,7 @@ def within_bounds(operator: Operator) -> bool:
     filters = operator.result[2]
     if operator.type == "conv" and operator.weights > MAX_FILTER_WEIGHTS * filters:
         return False
-    if operator.type == "global_avg_pool" and operator.source[0] > MAX_AVERAGED_SIDE:
+    if "global" in operator.type and operator.source[0] > MAX_AVERAGED_SIDE:
         return False
     return (
         operator.macs <= MAX_MACS_OF.get(operator.type, MAX_MACS)

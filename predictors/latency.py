@@ -212,7 +212,8 @@ class LatencyModel:
         the others.
         """
         used = {
-            kind: {**PAPER_SETTINGS, **(settings or {}).get(kind, {})} for kind in profile.kinds
+            kind: {**default_settings(kind), **(settings or {}).get(kind, {})}
+            for kind in profile.kinds
         }
         regressors = {
             kind: Regressor.fit(*learned_from(profile.of_kind(kind)), used[kind])

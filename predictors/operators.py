@@ -19,7 +19,15 @@ PAPER_TYPES = (
     "global_avg_pool",
 )
 #: What blocks of real networks have besides.
-OTHER_TYPES = ("scale", "pad", "max_pool", "avg_pool", "softmax", "reshape")
+OTHER_TYPES = (
+    "scale",
+    "pad",
+    "max_pool",
+    "avg_pool",
+    "softmax",
+    "reshape",
+    "global_max_pool",
+)
 TYPES = (*PAPER_TYPES, *OTHER_TYPES)
 #: Types whose form with 8-bit integers is profiled too; the others are as floats only.
 INT8_TYPES = ("conv", "depthwise_conv", "dense", "add", "global_avg_pool", "avg_pool", "reshape")

@@ -129,10 +129,16 @@ class _Writer:
     def _avg_pool(self, source: int, result: int) -> list[int]:
         return self._pool("AVERAGE_POOL_2D", source, result)
 
-    def _global_avg_pool(self, source: int, result: int) -> list[int]:
+    def _reduce(self, name: str, source: int, result: int) -> list[int]:
         axes = self._writer.constant("axes", np.array([1, 2], np.int32))
-        self._add_operator("MEAN", [source, axes], result, schema.ReducerOptionsT(keepDims=True))
+        self._add_operator(name, [source, axes], result, schema.ReducerOptionsT(keepDims=True))
         return [source]
+
+    def _global_avg_pool(self, source: int, result: int) -> list[int]:
+        return self._reduce("MEAN", source, result)
+
+    def _global_max_pool(self, source: int, result: int) -> list[int]:
+        return self._reduce("REDUCE_MAX", source, result)
 
     def _relu(self, source: int, result: int) -> list[int]:
         self._add_operator("RELU", [source], result, None)

@@ -6,6 +6,7 @@ All on loopback, unless they are told to run at other places, such as network na
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,8 @@ from continuer.security.identity import with_key
 HOST = "127.0.0.1"
 READY_TIMEOUT_S = 60.0
 POLL_S = 0.05
+PORTS = (20_000, 32_000)
+ATTEMPTS = 1000
 
 
 class Place(NamedTuple):
@@ -44,15 +48,20 @@ def program(name: str) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now. They stay the same when a daemon restarts."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for sock in held:
-            sock.bind((HOST, 0))
-        return [sock.getsockname()[1] for sock in held]
-    finally:
-        for sock in held:
-            sock.close()
+    """Ports that nobody uses now. They stay the same when a daemon restarts.
+
+    Below those that kernels give to whoever dials out: one of these may be taken again before
+    the daemon that it is meant for has started.
+    """
+    found: dict[int, None] = {}
+    for _ in range(ATTEMPTS):
+        port = random.randrange(*PORTS)  # noqa: S311 - not a secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            found[port] = None
+        if len(found) == count:
+            return list(found)
+    raise ContinuerError(f"no {count} free ports of {PORTS[0]} to {PORTS[1] - 1} on this machine")
 
 
 def toml(values: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import zmq
 
+from continuer import frames
 from continuer.errors import ConfigError, WireError
 from continuer.security import ring, roles, zap
 from continuer.security.identity import Identity, check_key, split
@@ -147,20 +148,22 @@ class Gate:
         self._access = access
         self._links: dict[int, tuple[int, str]] = {}
 
-    def receive(self, sock: Any) -> tuple[list[Any], Identity | None]:
+    def receive(self, sock: Any, flags: int = frames.NOBLOCK) -> tuple[list[Any], Identity | None]:
         """The next message that is from somebody we know, and from whom; raises zmq.Again.
 
-        The sender is None where it is this process itself, or nobody needs a key.
+        The sender is None where it is this process itself, or nobody needs a key. ``flags`` as
+        of ``frames.receive``.
         """
         if self._access is None:
-            return sock.recv_multipart(zmq.NOBLOCK), None
+            return frames.receive(sock, flags), None
         while True:
-            first = sock.recv(zmq.NOBLOCK, copy=False)
-            frames = [first.bytes if sock.type == zmq.ROUTER else first.buffer]
-            while sock.rcvmore:
-                frames.append(sock.recv())
+            first = frame = sock.recv(flags, copy=False)
+            message = [first.bytes]
+            while frame.more:
+                frame = sock.recv(flags, copy=False)
+                message.append(frame.bytes)
             try:
-                return frames, self.sender(first)
+                return message, self.sender(first)
             except RefusedError:
                 continue
 

@@ -14,6 +14,8 @@ from continuer.security.files import give_to_owner, make_directory, read_toml
 from continuer.security.identity import KEY, check_key
 
 FILE = "own.key"
+# The coordinator's next key: known to the others already, used from its next start.
+NEXT = "next.key"
 MARK_BYTES = 8
 
 
@@ -33,14 +35,14 @@ def make() -> KeyPair:
     return KeyPair(public.decode("ascii"), secret.decode("ascii"))
 
 
-def save(directory: Path, pair: KeyPair) -> None:
+def save(directory: Path, pair: KeyPair, name: str = FILE) -> None:
     """Write the pair into a directory of keys, readable by its owner only. Raises OSError."""
     make_directory(directory)
     text = (
         "# Made on this machine, and secret: whoever has it is this machine to all others.\n"
         f'public = "{pair.public}"\nsecret = "{pair.secret}"\n'
     )
-    temporary = directory / (FILE + ".new")
+    temporary = directory / (name + ".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -48,12 +50,12 @@ def save(directory: Path, pair: KeyPair) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(directory / FILE)
+    temporary.replace(directory / name)
 
 
-def load(directory: Path) -> KeyPair:
+def load(directory: Path, name: str = FILE) -> KeyPair:
     """The pair in a directory of keys; raises ConfigError for one that cannot be trusted."""
-    path = directory / FILE
+    path = directory / name
     try:
         mode = path.stat().st_mode
     except OSError as error:

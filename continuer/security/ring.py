@@ -52,8 +52,13 @@ class Ring:
 
     @property
     def coordinator(self) -> str | None:
-        """The coordinator's key."""
-        return next((i.public for i in self.identities if i.role == "coordinator"), None)
+        """The coordinator's key; the older one, while it is being rotated."""
+        return next(iter(self.coordinators), None)
+
+    @property
+    def coordinators(self) -> tuple[str, ...]:
+        """Keys that the coordinator may show: two while its key is being rotated."""
+        return tuple(i.public for i in self.identities if i.role == "coordinator")
 
     def replace(self, identities: Iterable[Identity]) -> frozenset[str]:
         """From now on these are known. Returns the keys that no longer are."""

@@ -43,6 +43,7 @@ SENDERS: dict[type[Message], frozenset[Role]] = {
     wire.Leave: _AGENT,
     wire.Retire: _AGENT,
     wire.Seek: _AGENT,
+    wire.Staged: _AGENT,
     wire.Offer: _COORDINATOR,
     wire.Members: _COORDINATOR,
     wire.Prepare: _COORDINATOR,
@@ -50,6 +51,8 @@ SENDERS: dict[type[Message], frozenset[Role]] = {
     wire.Foresee: _COORDINATOR,
     wire.Activate: _COORDINATOR,
     wire.Drill: _COORDINATOR,
+    wire.Unstage: _COORDINATOR,
+    wire.Pace: _COORDINATOR,
     wire.Keyring: _COORDINATOR,
     # files
     wire.AskOutline: _AGENT,
@@ -84,7 +87,7 @@ DOORS: dict[str, tuple[type[Message], ...]] = {
     "store": (wire.AskOutline, wire.AskChunk),
     "agents": (
         wire.Join, wire.Heartbeat, wire.Prepared, wire.Ack, wire.Stale, wire.Accuse, wire.Leave,
-        wire.Retire, wire.Seek,
+        wire.Retire, wire.Seek, wire.Staged,
     ),
     "control": (wire.Ask,),
     "join": (wire.Enrol,),

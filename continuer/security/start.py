@@ -59,6 +59,9 @@ def arrange(config: AgentConfig | CoordinatorConfig, journal: Emitter) -> Access
         return None
     directory = directory_of(config)
     assert directory is not None
+    if isinstance(config, CoordinatorConfig) and (directory / keys.NEXT).exists():
+        keys.load(directory, keys.NEXT)  # raises for one that cannot be used
+        (directory / keys.NEXT).replace(directory / FILE)
     pair = keys.load(directory)
     identities = ring.load(directory)
     if isinstance(config, CoordinatorConfig):
@@ -68,9 +71,20 @@ def arrange(config: AgentConfig | CoordinatorConfig, journal: Emitter) -> Access
                 "keys", str(directory / ring.FILE), f"does not list our own key {pair.public}; "
                 "restore it, or start anew with 'continuer node init'"
             )  # fmt: skip
+        identities = _without_former(identities, own, directory)
     made = Access(pair, identities, directory, journal)
     access.install(made)
     return made
+
+
+def _without_former(
+    identities: tuple[Identity, ...], own: Identity, directory: Path
+) -> tuple[Identity, ...]:
+    """The ring without the keys that this coordinator had: whoever has one is nobody now."""
+    kept = tuple(i for i in identities if i.role != "coordinator" or i == own)
+    if kept != identities:
+        ring.save(directory, kept)
+    return kept
 
 
 def _allow_many_connections() -> None:
@@ -91,3 +105,18 @@ def coordinator_endpoint(endpoint: str) -> str:
         remedy = "its key is not known; give it as tcp://HOST:PORT#KEY, or join anew"
         raise ConfigError("coordinator", endpoint, remedy)
     return with_key(endpoint, public)
+
+
+def next_endpoint(endpoint: str) -> str:
+    """The coordinator's endpoint with the next of the keys that it may show; often the same.
+
+    It is tried where the key that was tried before was not answered to: the coordinator may have
+    started with the other one.
+    """
+    own = access.installed()
+    where, public = split(endpoint)
+    known = own.ring.coordinators if own is not None else ()
+    if public is None or not known:
+        return endpoint
+    following = known.index(public) + 1 if public in known else 0
+    return with_key(where, known[following % len(known)])

@@ -88,6 +88,19 @@ def _without_addition(network: Network, residual: Residual, replacement: str | N
     return Network(model)
 
 
+def rescaled(base: bytes | None, before: TensorSpec, after: TensorSpec) -> bytes | None:
+    """The bypass ``base`` (None: identity), then the step from one quantisation to another.
+
+    ``before``: what the base gives; ``after``: what is wanted, of the same shape and type.
+    """
+    if (before.scale, before.zero_point) == (after.scale, after.zero_point):
+        return base
+    writer, source, entry = _start(base, before)
+    result = writer.tensor(after)
+    writer.operator("QUANTIZE", [source], result)
+    return writer.finish([entry], [result])
+
+
 @dataclass(frozen=True)
 class Affine:
     """A correction per channel, the last axis: ``value * scale + shift``."""

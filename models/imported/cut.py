@@ -207,7 +207,7 @@ def find_residual(network: Network, piece: Piece) -> Residual | None:
     ends = [t for t in network.reads(join) if not network.is_constant(t)]
     if len(ends) != 2 or fused_activation(network, join) not in ADDED:
         return None
-    branches = {end: _branch(network, source, end) for end in ends}
+    branches = {end: branch(network, source, end) for end in ends}
     shortcut, main = sorted(ends, key=lambda end: len(branches[end]))
     if branches[shortcut] & branches[main] or not branches[main]:
         return None
@@ -224,8 +224,8 @@ def fused_activation(network: Network, operator: int) -> str:
     return ACTIVATIONS.get(getattr(options, "fusedActivationFunction", 0), "unknown")
 
 
-def _branch(network: Network, source: int, end: int) -> set[int]:
-    """The operators that make ``end`` from ``source``."""
+def branch(network: Network, source: int, end: int) -> set[int]:
+    """The operators that make the tensor ``end`` from the tensor ``source``."""
     found: set[int] = set()
     pending = [end]
     while pending:

@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from continuer import caged
-from continuer.bundle import Bundle, load
+from continuer.bundle import Bundle, dump, load
 from continuer.errors import EXIT_OK, ModelError, UsageError
 from continuer.placement import place
 
@@ -93,12 +95,24 @@ def run_import(options: argparse.Namespace) -> int:
         function = "models.imported.importing:work"
         limits = caged.limits_from(options)
         (facts,) = caged.run(function, arguments, str(options.file), limits)
+        _measure(directory, str(options.file), limits)
         directory.rename(out)
     bundle = load(out)
     report = _report(bundle, facts, options.nodes)
     sys.stdout.write(json.dumps(report) if options.json else "\n".join(_text(report)))
     sys.stdout.write("\n")
     return EXIT_OK
+
+
+def _measure(directory: Path, subject: str, limits: caged.Limits) -> None:
+    """Write into the bundle's manifest what each of its parts costs on this machine."""
+    manifest = load(directory).manifest
+    parts = []
+    for part in manifest.parts:
+        arguments = {"directory": str(directory), "part": part.name}
+        (cost,) = caged.run("models.imported.importing:cost", arguments, subject, limits)
+        parts.append(msgspec.structs.replace(part, **cost))
+    dump(msgspec.structs.replace(manifest, parts=tuple(parts)), directory)
 
 
 def _check_import(options: argparse.Namespace, out: Path) -> None:

@@ -34,7 +34,9 @@ NOT_MEASURED = bundle.Accuracy("nothing", "no labels were given", 0, ())
 def work(
     file: str, directory: str, described: dict[str, Any], more: dict[str, Any]
 ) -> Iterator[Any]:
-    """Check, run, cut, compare, measure; writes the bundle into the empty ``directory``.
+    """Check, run, cut, compare; writes the bundle into the empty ``directory``.
+
+    What its parts cost is still 0: see ``cost``.
 
     ``described``: the manifest's fields that no file tells (name, version, description,
     licence, classes, preprocessing). ``more``: ``blocks``, how many at least, and
@@ -162,13 +164,23 @@ def _load(
 
 
 def _part(name: str, network: Network, piece: Piece, directory: Path) -> bundle.Part:
-    """The block as the manifest has it, with what it costs here."""
+    """The block as the manifest has it; what it costs is still 0."""
     inputs = tuple(network.spec(t) for t in piece.inputs)
     outputs = tuple(network.spec(t) for t in piece.outputs)
     operators = tuple(network.operator_name(operator) for operator in piece.operators)
-    part = uncosted(directory / f"{name}.tflite", "block", operators, inputs, outputs)
-    doing(f"measuring {part.file}")
-    return costed([part], directory)[0]
+    return uncosted(directory / f"{name}.tflite", "block", operators, inputs, outputs)
+
+
+def cost(directory: str, part: str) -> Iterator[dict[str, Any]]:
+    """Yields one item, what a part of a bundle costs here, by the manifest's names.
+
+    Each part in a cage of its own: nothing else may have touched the memory that is measured,
+    and a caged process starts no other.
+    """
+    made = bundle.load(Path(directory))
+    own = made.parts[part]
+    doing(f"measuring {own.file}")
+    yield asdict(measure.measure_here(made.file_of(part), own.inputs, own.outputs))
 
 
 def uncosted(

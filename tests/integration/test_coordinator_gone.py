@@ -47,6 +47,8 @@ STATUS_KEYS = {
     "plan",
     "nodes",
     "contingencies",
+    "model_version",
+    "rollout",
     "failovers",
 }
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from agent.fetch import Fetched, Fetcher, Wanted
-from agent.store import Store
 from continuer.chunks import CHUNK_BYTES
 from continuer.shelf import Shelf
+from continuer.store import Store
 
 CONTENT = np.random.default_rng(1).bytes(5 * CHUNK_BYTES + 1000)
 DIGEST = hashlib.sha256(CONTENT).digest()

@@ -14,7 +14,7 @@ from continuer.cli import main
 from continuer.errors import EXIT_OK, EXIT_UNHEALTHY, EXIT_USAGE
 from tests.models import tiny
 from tests.models.joined import whole_model
-from tests.models.test_import_malformed import crashing
+from tests.models.malformed import crashing
 
 
 @pytest.fixture

@@ -19,21 +19,12 @@ from models.imported import heads, labelled, logistic
 from models.imported.observing import better
 from tests.models import tiny
 
-COLOURS = {"blue": (0, 0, 1), "green": (0, 1, 0), "red": (1, 0, 0)}
-#: In the order of the network's outputs, which are red, green and blue.
-CLASSES = ("red", "green", "blue")
-
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 noisy images of each colour, a little larger than the model takes."""
     directory = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (directory / name).mkdir()
-        for number in range(60):
-            pixels = generator.integers(0, 100, (10, 12, 3)) + 100 * np.array(colour)
-            Image.fromarray(pixels.astype(np.uint8)).save(directory / name / f"{number}.png")
+    tiny.paint(directory, 60, 10, 12)
     return directory
 
 
@@ -43,7 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("bundle")
     path = directory / "colours.tflite"
     path.write_bytes(tiny.colours(2))
-    (directory / "classes").write_text("\n".join(CLASSES))
+    (directory / "classes").write_text("\n".join(tiny.COLOURS))
     command = ["model", "import", str(path), f"--out={directory / 'colours'}"]
     assert (
         main([*command, f"--classes={directory / 'classes'}", "--divisor=255", "--mean=0,0,0"]) == 0
@@ -91,7 +82,7 @@ def test_an_exit_answers_like_the_whole_model(added: Bundle) -> None:
     for exit_name in (None, "exit01", "exit03"):
         (answer,) = runner.run(added.path((), exit_name), [tensor])
         assert answer.shape == (1, 3)
-        assert CLASSES[int(answer.argmax())] == "green"
+        assert tiny.COLOURS[int(answer.argmax())] == "green"
 
 
 def test_verify_accepts_it(added: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +157,7 @@ def test_sets_share_no_image_and_are_balanced(images: Path) -> None:
 
 def test_train_and_test_folders_are_respected(tmp_path: Path) -> None:
     for half, shade in (("train", 10), ("test", 200)):
-        for name in COLOURS:
+        for name in tiny.COLOURS:
             (tmp_path / half / name).mkdir(parents=True)
             for number in range(10):
                 Image.new("L", (8, 8), shade).save(tmp_path / half / name / f"{number}.png")

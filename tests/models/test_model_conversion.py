@@ -56,7 +56,7 @@ def runners(
         (directory / name).write_bytes(content)
         converted = Converted(content)
         loaded[name] = LoadedPart(
-            directory / name, converted.inputs("features"), converted.outputs("features")
+            directory / name, converted.inputs("features"), converted.outputs()
         )
     return loaded
 
@@ -136,30 +136,6 @@ def test_conversion_is_frozen_and_fused(
     assert (spec.name, spec.shape, spec.dtype) == ("image", (1, 32, 32, 3), "float32")
 
 
-def test_int8_keeps_float_tensors_and_nearly_the_output(
-    network: Network, parts: dict[str, Any], arrays: Arrays, tmp_path: Path
-) -> None:
-    from models.convert import Converted, convert
-
-    weights.assign(parts.values(), arrays)
-    part, outputs = parts[network.blocks[-4].part], []
-    shape = tuple(part.inputs[0].shape)
-    features = np.random.default_rng(4).random(shape).astype(np.float32)
-    sizes = []
-    for int8 in (False, True):
-        content = convert(part, int8=int8)
-        (tmp_path / "part").write_bytes(content)
-        converted = Converted(content)
-        loaded = LoadedPart(
-            tmp_path / "part", converted.inputs("features"), converted.outputs("features")
-        )
-        outputs.append(loaded.run([features])[0].copy())
-        sizes.append(len(content))
-    assert sizes[1] < 0.4 * sizes[0], network.name
-    exact, rounded = outputs
-    assert 0 < np.abs(rounded - exact).max() < 0.1 * np.abs(exact).max()
-
-
 @pytest.mark.parametrize("fault", ["missing", "shape", "unused"])
 def test_foreign_weights_are_refused(parts: dict[str, Any], arrays: Arrays, fault: str) -> None:
     name = next(name for name in arrays if name.endswith("/gamma"))
@@ -191,6 +167,9 @@ QUICK = (
 )
 
 
+INT8 = ("--int8", "--calibration", str(catalog.images_directory() / "cifar10-test-1000.zip"))
+
+
 def test_build_writes_a_bundle(tmp_path: Path, network: Network, arrays: Arrays) -> None:
     np.savez(tmp_path / "w.npz", **arrays)
     assert build.main(build_arguments(f"{network.name}-cifar10", tmp_path, *QUICK)) == 0
@@ -205,16 +184,20 @@ def test_build_writes_a_bundle(tmp_path: Path, network: Network, arrays: Arrays)
 
 
 def test_build_follows_the_recipe_beside_the_weights(tmp_path: Path) -> None:
-    """Of a narrower network, without exits and skips; and stores weights in 8 bits."""
+    """Of a narrower network, without exits and skips; here in 8-bit integers."""
     recipe = Recipe("resnet32", "made up", 2, 3, 0.1, 64, 1.0, 0.5, True, "float32")
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.fields()))
     np.savez(tmp_path / "w.npz", **random_weights(networks.define("resnet32", 0.5).plain(), 1))
-    assert build.main(build_arguments("resnet32-cifar10", tmp_path, "--int8", *QUICK)) == 0
-    manifest = load(tmp_path / "out").manifest
+    assert build.main(build_arguments("resnet32-cifar10", tmp_path, *INT8, *QUICK)) == 0
+    bundle = load(tmp_path / "out")
+    bundle.verify_files()
+    manifest = bundle.manifest
     assert manifest.recipe == recipe.fields()
     assert manifest.name == "resnet32-cifar10-int8"
     assert [part.kind for part in manifest.parts] == ["block"] * 17
     assert manifest.parts[0].outputs[0].shape == (1, 32, 32, 8)
+    assert manifest.input.tensors[0].dtype == "int8"
+    assert manifest.accuracy.form == "JPEG quality 75, 4:2:0"
 
 
 def test_build_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,6 +217,9 @@ def test_build_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture
         (tmp_path / "recipe.json").write_text(content)
         assert build.main(arguments) == EXIT_USAGE
         assert said in capsys.readouterr().err
+    for one in (INT8[:1], INT8[1:]):
+        assert build.main([*arguments, *one]) == EXIT_USAGE
+        assert "--int8, --calibration TRAINING: give both" in capsys.readouterr().err
     (tmp_path / "out").mkdir()
     assert build.main(arguments) == EXIT_USAGE
     assert "exists; remove it" in capsys.readouterr().err

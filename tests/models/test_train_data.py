@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from continuer.errors import UsageError
-from models import catalog
+from models import catalog, images
 from models.images import CLASSES
-from models.train_data import FORMS, RECORD_BYTES, Batches, read, split
+from models.train_data import BINARY_FORM, RECORD_BYTES, TEST_FILES, Batches, read, split
 from tests.models.material import easy_images, write_binary
 
 
@@ -35,7 +36,7 @@ def test_folders_are_read_and_kept_decoded(folders: Path, tmp_path: Path) -> Non
     data = read(folders, cache)
     assert (data.train.shape, data.test.shape) == ((40, 32, 32, 3), (20, 32, 32, 3))
     assert np.bincount(data.train_labels).tolist() == [4] * 10
-    assert data.form == FORMS["folders"]
+    assert data.form == "JPEG quality 75, 4:2:0"
     (kept,) = cache.iterdir()
     written = kept.stat().st_mtime_ns
     again = read(folders, cache)
@@ -56,7 +57,46 @@ def test_binary_format_is_read(tmp_path: Path) -> None:
     assert (data.train == written.train).all()
     assert (data.train_labels == written.train_labels).all()
     assert (data.test == written.test).all()
-    assert data.form == FORMS["binary"]
+    assert data.form == BINARY_FORM
+
+
+def test_a_record_of_the_binary_format_is_a_label_and_three_planes(tmp_path: Path) -> None:
+    """Byte by byte: the format's own description, and not what wrote the other test's files."""
+    directory = tmp_path / "binary"
+    write_binary(directory, 12)
+    record = bytearray(RECORD_BYTES)
+    record[0] = CLASSES.index("ship")
+    record[1] = 11  # red, upper left corner
+    record[1 + 1024 + 1] = 22  # green, first row, second column
+    record[1 + 2 * 1024 + 32] = 33  # blue, second row, first column
+    (directory / TEST_FILES[0]).write_bytes(bytes(record))
+    data = read(directory, tmp_path / "cache")
+    assert data.test_labels.tolist() == [8]
+    assert data.test.shape == (1, 32, 32, 3)
+    assert data.test[0, 0, 0].tolist() == [11, 0, 0]
+    assert data.test[0, 0, 1].tolist() == [0, 22, 0]
+    assert data.test[0, 1, 0].tolist() == [0, 0, 33]
+    assert data.test.sum() == 11 + 22 + 33
+
+
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ({"quality": 90, "subsampling": 0}, "JPEG quality 90, 4:4:4"),
+        ({"quality": 40, "subsampling": 2}, "JPEG quality 40, 4:2:0"),
+        ({"qtables": [list(range(1, 65))] * 2}, "JPEG with tables of its own, 4:2:0"),
+    ],
+)
+def test_the_form_of_images_is_read_from_them(
+    options: dict[str, Any], form: str, folders: Path
+) -> None:
+    from PIL import Image
+
+    for path in (folders / "train").glob("*/*.jpg"):
+        Image.new("RGB", (32, 32)).save(path, "JPEG", **options)
+    assert images.form(folders / "train") == form
+    Image.new("RGB", (32, 32)).save(folders / "train" / "frog" / "0000.jpg", "PNG")
+    assert images.form(folders / "train") == f"{form} and PNG"
 
 
 def test_data_in_no_known_form_is_refused(tmp_path: Path) -> None:

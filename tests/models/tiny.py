@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from PIL import Image
 
 from continuer.bundle import TensorSpec
 from models.imported.graph import GraphWriter
@@ -34,6 +36,18 @@ class Sketch(GraphWriter):
         options = schema.Conv2DOptionsT(strideH=stride, strideW=stride)
         options.fusedActivationFunction = RELU if relu else 0
         self.operator("CONV_2D", [source, weights, biases], result, options)
+        return result
+
+    def depthwise(self, source: int, gain: float) -> int:
+        """A 3x3 convolution of each channel by itself, which multiplies by ``gain``."""
+        result = self.like("depthwise")
+        kernel = np.zeros((1, 3, 3, CHANNELS), np.float32)
+        kernel[0, 1, 1] = gain
+        weights = self.constant("kernel", kernel)
+        biases = self.constant("bias", np.zeros(CHANNELS, np.float32))
+        options = schema.DepthwiseConv2DOptionsT(strideH=1, strideW=1, depthMultiplier=1)
+        options.fusedActivationFunction = RELU
+        self.operator("DEPTHWISE_CONV_2D", [source, weights, biases], result, options)
         return result
 
     def add(self, left: int, right: int, *, relu: bool = False, side: int = SIDE) -> int:
@@ -69,6 +83,18 @@ def colours(blocks: int = 3) -> bytes:
     return sketch.finish([source], [sketch.classes(flow)])
 
 
+def wide(side: int, length: int = 3) -> bytes:
+    """Rectifiers one after the other, on images of ``side`` by ``side`` pixels."""
+    sketch = Sketch()
+    shape = (1, side, side, CHANNELS)
+    source = flow = sketch.input(shape)
+    for _ in range(length):
+        result = sketch.like("relu", shape)
+        sketch.operator("RELU", [flow], result)
+        flow = result
+    return sketch.finish([source], [sketch.classes(flow)])
+
+
 def chain(length: int = 4) -> bytes:
     """Convolutions one after the other."""
     sketch = Sketch()
@@ -94,3 +120,18 @@ def quantised_residual() -> bytes:
     result = sketch.tensor(TensorSpec("sum", SHAPE, "uint8", *LEAVES))
     sketch.operator("ADD", [source, pooled], result, schema.AddOptionsT(), version=2)
     return sketch.finish([source], [result])
+
+
+#: The classes of networks that end in ``Sketch.classes``, in the order of their outputs.
+COLOURS = ("red", "green", "blue")
+
+
+def paint(directory: Path, count: int, height: int, width: int) -> None:
+    """Write ``count`` noisy images of each colour into folders of their names."""
+    generator = np.random.default_rng(0)
+    for channel, name in enumerate(COLOURS):
+        (directory / name).mkdir()
+        for number in range(count):
+            pixels = generator.integers(0, 100, (height, width, CHANNELS))
+            pixels[..., channel] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(directory / name / f"{number}.png")

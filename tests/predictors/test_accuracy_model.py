@@ -12,7 +12,7 @@ from predictors import accuracy_eval as evaluation
 from predictors.accuracy import AccuracyModel, expit, logit
 from predictors.accuracy_eval import Material, Predictions
 from predictors.accuracy_runs import Run, find_runs, path_arrays
-from predictors.features import NAMES, Encoder
+from predictors.features import NAMES, Encoder, Rows
 
 #: Real runs of a narrow ResNet-32 on a few thousand images; quick to train, and poor.
 RUNS = Path(__file__).parent / "runs"
@@ -129,6 +129,33 @@ def test_the_random_split_is_predicted_well_and_a_run_never_seen_better_than_by_
     assert unseen > baseline
 
 
+def test_what_was_measured_of_a_run_says_more_of_the_rest_than_weights_do(
+    material: Material,
+) -> None:
+    rows = material.rows
+    held = np.random.default_rng(3).permutation(len(rows.accuracy)) % 4 == 0
+    known, asked = (evaluation.select(rows, mask) for mask in (~held, held))
+    model = AccuracyModel.fit_rows(material.encoder, known)
+    near = evaluation.mse(asked.accuracy, model.predict_rows(asked))
+    weights = evaluation.mse(asked.accuracy, model.predict_features(asked.features))
+    assert near is not None
+    assert weights is not None
+    assert near < 0.9 * weights
+    # A run that it does not know is left to the weights.
+    unknown = replace(asked, run=asked.run + len(material.runs))
+    assert np.array_equal(model.predict_rows(unknown), model.predict_features(asked.features))
+
+
+def test_the_final_weights_of_a_known_run_are_predicted_by_its_name(
+    material: Material, runs: list[Run]
+) -> None:
+    model = AccuracyModel.fit_rows(material.encoder, material.rows)
+    last = (material.rows.run == 1) & (material.rows.epoch == len(runs[1].epochs) - 1)
+    ways = [way for way, own in zip(material.rows.variant, last, strict=True) if own]
+    found = model.predict(runs[1], len(runs[1].epochs) - 1, ways)
+    assert found == pytest.approx(model.predict_rows(evaluation.select(material.rows, last)))
+
+
 def test_with_shuffled_labels_nothing_is_predicted(material: Material) -> None:
     assert evaluation.shuffled_r2(material) < 0.1
 
@@ -154,6 +181,20 @@ def test_a_network_of_which_there_is_one_run_has_no_figures_on_unseen_runs(
     cells = evaluation.table_6(alone, found)["resnet32"]
     assert cells["skip"]["error_percent_unseen_runs"] is None
     assert cells["skip"]["error_percent"] is not None
+
+
+def test_runs_of_one_seed_are_held_out_together(runs: list[Run]) -> None:
+    # As where one began with the weights of the other.
+    child = replace(runs[1], parameters={**runs[1].parameters, "seed": runs[0].parameters["seed"]})
+    material = Material.of([runs[0], child, runs[2]])
+    learned_from: list[set[int]] = []
+
+    def predictor(known: Rows, asked: Rows) -> np.ndarray:
+        learned_from.append({int(run) for run in known.run})
+        return np.zeros(len(asked.accuracy))
+
+    evaluation.held_out_runs(material, predictor)
+    assert learned_from == [{2}, {0, 1}]
 
 
 # --- figures --------------------------------------------------------------------------------

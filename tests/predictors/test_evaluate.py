@@ -13,7 +13,9 @@ from continuer import cli
 from continuer.errors import UsageError
 from predictors import chain
 from predictors.chain import CALIBRATION, FLEET, Measured
+from predictors.evaluate import Evaluation, _table_5
 from predictors.evaluate_latency import calibrate, compared_plans, table_5
+from tests.predictors.made_up import made_up_profile
 from tests.unit.harness import BUNDLE
 from tests.unit.settings import FIVE
 
@@ -118,6 +120,28 @@ def test_a_measurement_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert set(entry.slowdown) >= set(FIVE)
     (tmp_path / "chain.jsonl").write_bytes(msgspec.json.encode(entry) + b"\n")
     assert chain.read(tmp_path / "chain.jsonl") == [entry]
+
+
+@pytest.mark.timeout(600)
+def test_a_network_with_an_operator_that_the_profile_lacks_is_left_out_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "chain.jsonl").write_bytes(
+        b"".join(msgspec.json.encode(entry) + b"\n" for entry in all_measured())
+    )
+    whole = made_up_profile(0.1)
+    kept = tuple(t for t in whole.timings if t.operator.type != "global_max_pool")
+    found = Evaluation({})
+    table = _table_5(
+        found,
+        msgspec.structs.replace(whole, timings=kept),
+        tmp_path / "chain.jsonl",
+        measured=False,
+    )
+    assert list(found.unpredicted) == ["mobilenetv2-cifar10"]
+    assert "global_max_pool" in found.unpredicted["mobilenetv2-cifar10"]
+    assert table["mobilenetv2-cifar10"]["skip"]["error_percent"] is None
+    assert table["resnet32-cifar10"]["repartition"]["error_percent"] is not None
 
 
 @pytest.mark.timeout(600)

@@ -47,9 +47,18 @@ def test_the_head_averages_over_the_area() -> None:
     assert (dense.type, dense.result) == ("dense", (1, 1, 10))
 
 
-def test_every_part_of_the_shipped_bundle_can_be_read() -> None:
-    for part in BUNDLE.manifest.parts:
-        block = extract_block(BUNDLE.file_of(part.name).read_bytes(), part.name)
+def test_an_exit_of_the_second_network_looks_for_the_maximum_over_the_area() -> None:
+    bundle = bundles.load(bundle_directory("mobilenetv2-cifar10"))
+    block = extract_block(bundle.file_of("exit02").read_bytes(), "exit02")
+    (maximum,) = (o for o in block.operators if o.type == "global_max_pool")
+    assert (maximum.source, maximum.result) == ((16, 16, 96), (1, 1, 96))
+
+
+@pytest.mark.parametrize("network", ["resnet32-cifar10", "mobilenetv2-cifar10"])
+def test_every_part_of_a_shipped_bundle_can_be_read(network: str) -> None:
+    bundle = bundles.load(bundle_directory(network))
+    for part in bundle.manifest.parts:
+        block = extract_block(bundle.file_of(part.name).read_bytes(), part.name)
         assert block.input_bytes == sum(spec.nbytes for spec in part.inputs)
         assert block.output_bytes == sum(spec.nbytes for spec in part.outputs)
 

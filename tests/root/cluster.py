@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from continuer import bundle as bundles
 from continuer import load
 from continuer.catalog import find_bundle
 from continuer.demo import report
-from continuer.demo.cluster import Cluster, Place, program
-from continuer.errors import EXIT_OK, EXIT_UNHEALTHY
+from continuer.demo.cluster import Cluster, Place
 from continuer.outage import RequestRecord, read
 from tests.root.network import Network
 
+ROOT = Path(__file__).parents[2]
 MODEL = "resnet32-cifar10"
 IMAGES = "cifar10-test-1000"
 RATE_PER_S = 50
@@ -32,15 +33,25 @@ TIMEOUT_MS = 100
 class NetworkCluster(Cluster):
     """Each agent and the coordinator has a host of its own name, the client is at ``client``."""
 
-    def __init__(self, directory: Path, network: Network, nodes: list[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        network: Network,
+        nodes: list[str],
+        *,
+        bundle: Path | None = None,
+        coordinator: dict[str, Any] | None = None,
+    ) -> None:
         self.network = network
+        self.bundle = bundle or find_bundle(MODEL)
         super().__init__(
             directory,
-            find_bundle(MODEL),
+            self.bundle,
             nodes,
             coordinator={
                 "expected_rate_per_s": RATE_PER_S,
                 "heartbeat_timeout_ms": TIMEOUT_MS,
+                **(coordinator or {}),
             },
             places={
                 name: Place(network.address(name), network.prefix(name))
@@ -93,26 +104,28 @@ def failed_over(state: dict[str, Any], name: str) -> list[str]:
 
 
 class Traffic:
-    """``continuer load`` on the client's host, and the account of its raw log."""
+    """Requests from the client's host until ``finish``, and the account of their raw log."""
 
-    def __init__(self, cluster: NetworkCluster, seconds: float, rate: float = RATE_PER_S) -> None:
+    def __init__(
+        self,
+        cluster: NetworkCluster,
+        rate: float = RATE_PER_S,
+        images: str = IMAGES,
+        budget_ms: float = BUDGET_MS,
+    ) -> None:
+        self._bundle, self._images = cluster.bundle, images
         self._raw_log = cluster.directory / "raw.jsonl"
         self._progress: dict[str, Any] = {}
         self._process = subprocess.Popen(
             [
                 *cluster.network.prefix("client"),
-                *program("continuer"),
-                "load",
-                *(f"--endpoint={endpoint}" for endpoint in cluster.endpoints),
-                f"--images={IMAGES}",
-                f"--rate={rate}",
-                f"--seconds={seconds}",
-                f"--budget-ms={BUDGET_MS}",
-                f"--raw-log={self._raw_log}",
-                "--progress",
+                *(sys.executable, "-m", "tests.root.requests"),
+                *(str(self._raw_log), str(rate), images, str(budget_ms)),
+                *cluster.endpoints,
             ],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            cwd=ROOT,
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -124,22 +137,24 @@ class Traffic:
                 self._progress = json.loads(line)
 
     def wait_for_answers(self, more: int) -> None:
-        """Wait until so many more answers have come; the load must last as long."""
+        """Wait until so many more answers have come."""
         wanted = self._progress.get("answered", 0) + more
         deadline = time.monotonic() + PATIENCE_S
         while self._progress.get("answered", 0) < wanted:
-            assert self._process.poll() is None, f"the load ended before {wanted} answers came"
+            assert self._process.poll() is None, f"requests ended before {wanted} answers came"
             assert time.monotonic() < deadline, f"waited for {wanted} answers: {self._progress}"
             time.sleep(POLL_S)
 
     def finish(self) -> list[RequestRecord]:
-        """Wait for the end; every request must have one outcome: an answer that is right."""
+        """No more requests; each must have one outcome: an answer that is right."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         code = self._process.wait(PATIENCE_S)
         self._reader.join()
-        assert code in (EXIT_OK, EXIT_UNHEALTHY), f"continuer load ended with code {code}"
+        assert code == 0, f"the client ended with code {code}"
         requests = read(self._raw_log).requests
-        model = bundles.load(find_bundle(MODEL))
-        inputs, _ = load.inputs_for(model.manifest.input, IMAGES, seed=0)
+        model = bundles.load(self._bundle)
+        inputs, _ = load.inputs_for(model.manifest.input, self._images, seed=0)
         good = report.good_seqs(report.Oracle(model, inputs), requests)
         counts = report.count(requests, good)
         errors = sorted({r.error for r in requests if r.error})
@@ -151,4 +166,6 @@ class Traffic:
         """End the process, whatever it is doing."""
         self._process.kill()
         self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._reader.join()

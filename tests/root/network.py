@@ -151,6 +151,14 @@ class Network:
         self.oneway(one, other)
         self.oneway(other, one)
 
+    def split(self, one: Iterable[str], other: Iterable[str]) -> None:
+        """Two groups of hosts do not hear each other; within each everything is fine."""
+        groups = (list(one), list(other))
+        for ours, theirs in (groups, groups[::-1]):
+            for target in theirs:
+                self._drops.update(((source, target), 100) for source in ours)
+                self._filter(target)
+
     def loss(self, host: str, percent: int) -> None:
         """Packets to and from the host are lost by chance, each way."""
         for other in self._number.keys() - {host}:

@@ -32,7 +32,7 @@ TOOLS = {
 PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_S = 60.0
 POLL_S = 0.05
-PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
 
 
 @functools.cache
@@ -236,11 +236,18 @@ class Hang:
 
     def __init__(self, thread: int) -> None:
         self._thread = thread
-        libc = ctypes.CDLL(None, use_errno=True)
         for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
-            if libc.ptrace(request, thread, None, None):
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), f"ptrace of thread {thread}")
+            self._ask(request)
+
+    def _ask(self, request: int) -> None:
+        if ctypes.CDLL(None, use_errno=True).ptrace(request, self._thread, None, None):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), f"ptrace of thread {self._thread}")
+
+    def release(self) -> None:
+        """The thread goes on."""
+        os.waitpid(self._thread, WALL)  # it has stopped
+        self._ask(PTRACE_DETACH)
 
     def over(self) -> bool:
         """The thread has been killed. Without this being asked, it is never quite gone."""

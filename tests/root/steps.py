@@ -7,7 +7,7 @@ from collections.abc import Callable
 from continuer.outage import RequestRecord
 from tests.root.cluster import NetworkCluster, Traffic, failed_over, route_nodes
 
-StartLoad = Callable[[float], Traffic]
+StartLoad = Callable[..., Traffic]  # of a rate and a budget, if these matter
 
 
 def fail_over(cluster: NetworkCluster, node: str, reason: str = "silence") -> None:

@@ -17,7 +17,7 @@ LONG_MS = 5000
 def test_a_node_behind_a_cut_link_is_failed_over_and_taken_back(
     cluster: NetworkCluster, start_load: StartLoad, node: str
 ) -> None:
-    traffic = start_load(7)
+    traffic = start_load()
     cluster.network.cut(node)
     fail_over(cluster, node)
     traffic.wait_for_answers(50)
@@ -29,7 +29,7 @@ def test_a_node_behind_a_cut_link_is_failed_over_and_taken_back(
 def test_a_node_that_was_cut_off_for_long_has_fresh_links_when_it_is_back(
     cluster: NetworkCluster, start_load: StartLoad
 ) -> None:
-    traffic = start_load(12)
+    traffic = start_load()
     cluster.network.cut("n3")
     cluster.wait_for(lambda _: cluster.events("n3", "coordinator_lost"), "n3 to give links up")
     cluster.wait_for(lambda s: node_in(s, "n3")["silence_ms"] > LONG_MS, "a long cut")
@@ -42,7 +42,7 @@ def test_a_node_that_was_cut_off_for_long_has_fresh_links_when_it_is_back(
 def test_a_dead_switch_port_is_noticed_although_the_carrier_stays(
     cluster: NetworkCluster, start_load: StartLoad
 ) -> None:
-    traffic = start_load(7)
+    traffic = start_load()
     cluster.network.pull("n3")
     fail_over(cluster, "n3")
     traffic.wait_for_answers(50)
@@ -54,7 +54,7 @@ def test_a_dead_switch_port_is_noticed_although_the_carrier_stays(
 def test_a_node_that_hears_and_is_not_heard_is_failed_over(
     cluster: NetworkCluster, start_load: StartLoad
 ) -> None:
-    traffic = start_load(7)
+    traffic = start_load()
     cluster.network.mute("n3")
     fail_over(cluster, "n3")
     traffic.wait_for_answers(50)
@@ -67,7 +67,7 @@ def test_a_node_that_hears_and_is_not_heard_is_failed_over(
 def test_a_control_link_that_works_one_way_only_costs_no_request(
     cluster: NetworkCluster, start_load: StartLoad, source: str, target: str
 ) -> None:
-    traffic = start_load(7)
+    traffic = start_load()
     cluster.network.oneway(source, target)
     fail_over(cluster, "n3")
     traffic.wait_for_answers(50)

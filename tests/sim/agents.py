@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent.control_core import Command as ControlCommand
-from agent.control_core import ControlCore, Meet, Say
+from agent.control_core import ControlCore, Meet, Say, Shine
 from agent.executor import Executor
 from agent.ingress_core import Command as IngressCommand
 from agent.ingress_core import Forward, IngressCore, Limits, ToClient
@@ -24,6 +24,7 @@ from continuer.wire import (
     Join,
     Members,
     NewPlan,
+    Pace,
     Prepare,
     Prepared,
     Problem,
@@ -44,7 +45,7 @@ REDIAL_MAX_MS = 500
 MAILBOX_MS = 0.05
 STORE_MS = 5
 GREETING_MS = 100
-ORDERS = (Refuse, Members, Prepare, NewPlan, Foresee, Activate)
+ORDERS = (Refuse, Members, Prepare, NewPlan, Foresee, Activate, Pace)
 
 
 class SimAgent(Process):
@@ -175,11 +176,19 @@ class SimAgent(Process):
                 self._load(command.order)
             elif isinstance(command, Knock):
                 self._knock(command)
-            elif isinstance(command, Event):
-                self._watch.event(self, command)
+            elif isinstance(command, Shine | Event):
+                self._emit(command)
             else:
                 order = command
                 self.after(MAILBOX_MS * MS, lambda order=order: self._apply(order))  # type: ignore[misc]
+
+    def _emit(self, command: Shine | Event) -> None:
+        if isinstance(command, Event):
+            self._watch.event(self, command)
+            return
+        target: Any = self._find("coordinator")
+        found = (self.name, command.session, command.sequence, int(BEAT_MS * MS))
+        self.network.datagram(self.name, target, lambda: target.beacon(*found))
 
     def _apply(self, order: InForce) -> None:
         before = self.ingress.counters.resent

@@ -100,6 +100,8 @@ class KilledError(Exception):
 class SymbolicEngine:
     """What ``agent.engine.Engine`` is to the executors."""
 
+    pid = -1  # no process of its own
+
     def __init__(self) -> None:
         self.loaded: set[int] = set()
         self.lock = threading.Lock()
@@ -107,7 +109,7 @@ class SymbolicEngine:
     def latency_us(self, parts: Sequence[int]) -> float:
         return LATENCY_US * len(parts) if self.loaded >= set(parts) else float("inf")
 
-    def run(self, parts: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
+    def run(self, parts: Sequence[int], tensors: Sequence[Array], _: object = None) -> list[Array]:
         flow = np.array(tensors[0])
         for part in parts:
             if flow[0, -1] and part == POISONED:

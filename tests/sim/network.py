@@ -55,6 +55,22 @@ class Network:
             ms += RETRANSMIT_MS
         return int(ms * MS)
 
+    def datagram(self, source: str, receiver: Process, arrive: Callable[[], None]) -> None:
+        """Send what is lost where a connection's data would be late."""
+        pair = (source, receiver.name)
+        luck = self.chance((source, f"{receiver.name} datagrams"))
+        ms = BASE_MS * (0.5 + luck.random()) + self.extra_ms.get(pair, 0.0) * luck.random()
+        if luck.random() < self.loss.get(pair, 0.0):
+            return
+        life = receiver.life
+
+        def land() -> None:
+            there = receiver.life == life and receiver.alive and receiver.powered
+            if there and self.passes(*pair):
+                arrive()
+
+        self.clock.after(int(ms * MS), land)
+
     def mend(self, pair: Pair) -> None:
         """The direction works again: what waited is sent anew."""
         self.cut.discard(pair)

@@ -22,11 +22,12 @@ from continuer.wire import (
     Join,
     Leave,
     NewPlan,
+    Pace,
     Prepared,
     Reply,
     Stale,
 )
-from coordinator.commands import Command, Decided, Probe, Send
+from coordinator.commands import Command, Decided, Probe, Send, SetPace
 from coordinator.core import Coordinator
 from tests.sim.clock import MS
 from tests.sim.model import BUNDLE, applied, request
@@ -51,6 +52,7 @@ class SimCoordinator(Process):
         self.network = network
         self._find = find
         self._watch = watch
+        self._last_session = 0
 
     def born(self) -> None:
         """A core that remembers the term of its earlier lives, and no more."""
@@ -58,6 +60,7 @@ class SimCoordinator(Process):
         assert isinstance(term, int)
         self.core = Coordinator(self.config, BUNDLE, term)
         self._links: dict[bytes, Connection] = {}
+        self._sessions: dict[str, tuple[int, int]] = {}
         self._tick_at = 0
         self._idling = False
         self._schedule()
@@ -76,6 +79,27 @@ class SimCoordinator(Process):
         self._links.pop(label, None)
         self.perform(self.core.on_link_closed(label, self.clock.now))
 
+    def beacon(self, node: str, session: int, sequence: int, interval_ns: int) -> None:
+        """One has arrived; that it is read later makes no difference."""
+        at = self.clock.now
+        known, incarnation = self._sessions.get(node, (0, 0))
+        if session != known:
+            return
+
+        def read() -> None:
+            found = (node, incarnation, sequence, interval_ns, at)
+            commands = self.core.membership.beacon(*found)
+            if commands:
+                self.perform(commands)
+
+        self.does(read)()
+
+    def _pace(self, order: SetPace) -> Pace:
+        if order.fresh or order.node not in self._sessions:
+            self._last_session += 1
+            self._sessions[order.node] = (self._last_session, order.incarnation)
+        return Pace(order.every_us, self._sessions[order.node][0])
+
     def _schedule(self) -> None:
         due = self.core.due(self.clock.now)
         self.after(max(due - self.clock.now, 0), self._tick)
@@ -92,10 +116,10 @@ class SimCoordinator(Process):
     def perform(self, commands: Sequence[Command]) -> None:
         """What the shell does; every message goes through the codec."""
         for command in commands:
-            if isinstance(command, Send):
-                link = self._links.get(command.link)
-                if link is not None:
-                    self._send(link, command.message)
+            if isinstance(command, SetPace):
+                self._send(command.link, self._pace(command))
+            elif isinstance(command, Send):
+                self._send(command.link, command.message)
             elif isinstance(command, Probe):
                 self._probe(command)
             elif isinstance(command, Decided):
@@ -108,7 +132,10 @@ class SimCoordinator(Process):
             self._idling = True
             self.after(IDLE_EVERY_MS * MS, self._idle)
 
-    def _send(self, link: Connection, message: wire.Message) -> None:
+    def _send(self, label: bytes, message: wire.Message) -> None:
+        link = self._links.get(label)
+        if link is None:
+            return
         raw = wire.encode(message)
         link.send(1, raw)
         pair = (self.name, link.ends[0].name)

@@ -74,7 +74,8 @@ class Watch:
         if order.version < before:
             text = f"{agent.name} goes from {before} to {order.version}"
             raise ViolationError("versions_only_rise", text)
-        if order.repaired and order.version != agent.holder.version:
+        # A newer order may be waiting behind it in the mailbox: it is put in force next.
+        if order.repaired and order.version > agent.holder.version:
             text = f"{agent.name} repairs {order.version} and holds {agent.holder.version}"
             raise ViolationError("a_repair_never_outranks_the_coordinator", text)
         self._accepted[agent.name] = (agent.life, order.version)

@@ -74,7 +74,7 @@ def test_the_answer_goes_to_the_client_with_how_it_was_made() -> None:
     assert (command.link, list(command.frames)) == (LINK, [LOGITS.tobytes()])
     assert command.message == Reply(
         1, "none", None, FULL, ("n1", "n2", "n3"), Version(1, 1), 0.8694, 1,
-        wire.metas(BUNDLE.parts["head"].outputs),
+        wire.metas(BUNDLE.parts["head"].outputs), bundle=BUNDLE.hash[:16],
     )  # fmt: skip
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from agent.ingress_core import (
     MAX_ATTEMPTS,
     ONE_EVENT_MS,
+    VERDICT_MS,
     Forward,
 )
 from continuer.events import Event
 from continuer.plan import Version
 from continuer.wire import (
     Accepted,
+    Rejected,
 )
 from tests.unit.entrance import (
     SKIP,
@@ -104,7 +106,9 @@ def test_two_separate_deaths_under_a_request_put_it_in_quarantine() -> None:
     entrance.now += 50 * MS
     assert forwards(entrance.plan("n1", "n3", failed=["n2"]))
     entrance.now += 150 * MS
-    rejected = rejection_of(entrance.plan("n1", failed=["n2", "n3"]))
+    assert entrance.plan("n1", failed=["n2", "n3"]) == []
+    assert told(entrance.wait(VERDICT_MS - 1)) == [Accepted(1)]
+    rejected = rejection_of(entrance.wait(2))
     assert rejected.code == "quarantined"
     assert "nodes died, one after another" in rejected.message
     assert entrance.inflight_bytes == 0
@@ -131,7 +135,32 @@ def test_a_death_just_after_the_hundred_milliseconds_counts() -> None:
     entrance.now += 50 * MS
     entrance.plan("n1", "n3", failed=["n2"])
     entrance.now += 100 * MS
-    assert rejection_of(entrance.plan("n1", failed=["n2", "n3"])).code == "quarantined"
+    assert entrance.plan("n1", failed=["n2", "n3"]) == []
+    *_, rejected = told(entrance.wait(VERDICT_MS))
+    assert isinstance(rejected, Rejected)
+    assert rejected.code == "quarantined"
+
+
+def test_a_node_that_was_only_silent_for_a_moment_condemns_no_request() -> None:
+    """The second to be held dead is back, in the same life, before the verdict."""
+    entrance = Entrance()
+    entrance.submit()
+    entrance.now += 50 * MS
+    assert forwards(entrance.plan("n1", "n3", failed=["n2"]))
+    entrance.now += 150 * MS
+    assert not forwards(entrance.plan("n1", failed=["n2", "n3"]))
+    entrance.now += 150 * MS
+    work = work_of(entrance.plan("n1", "n3", failed=["n2"]))
+    assert reply_of(entrance.answer(work)).nodes == ("n1", "n3")
+
+
+def test_the_second_of_two_silent_nodes_counts_only_as_long_as_the_first_is_gone() -> None:
+    entrance = Entrance()
+    entrance.submit()
+    entrance.now += 50 * MS
+    assert forwards(entrance.plan("n1", "n3", failed=["n2"]))
+    entrance.now += 150 * MS
+    assert forwards(entrance.plan("n1", "n2", failed=["n3"]))
 
 
 def test_a_request_that_kills_what_runs_it_takes_three_nodes_at_most() -> None:

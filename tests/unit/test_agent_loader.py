@@ -13,11 +13,11 @@ from agent.engine import Engine
 from agent.fetch import Fetcher
 from agent.loader import Loader, reachable
 from agent.repairs import NO_TICKET
-from agent.store import Store
 from continuer.bundle import Bundle
 from continuer.journal import Journal
 from continuer.plan import Member, Version
 from continuer.shelf import Shelf
+from continuer.store import Store
 from continuer.wire import Prepare, Prepared
 from tests.unit.harness import BUNDLE
 

@@ -42,7 +42,9 @@ def test_a_plan_is_put_in_force_with_the_nodes_it_holds_failed() -> None:
     holder = PlanHolder(BUNDLE_HASH)
     assert holder.version == Version(0, 0)
     outcome = holder.on_plan(plan(Version(1, 1), failed=["n9"]))
-    assert outcome == InForce(Version(1, 1), "default", step(*NAMES), frozenset({"n9"}))
+    assert outcome == InForce(
+        Version(1, 1), "default", step(*NAMES), frozenset({"n9"}), bundle=BUNDLE_HASH
+    )
     assert holder.version == Version(1, 1)
 
 
@@ -77,7 +79,9 @@ def test_an_activation_puts_the_named_step_in_force(
     holder: PlanHolder, index: int, nodes: tuple[str, ...]
 ) -> None:
     outcome = holder.on_activate(Activate(Version(2, 6), Version(2, 5), ("n2",), index))
-    assert outcome == InForce(Version(2, 6), "default", step(*nodes), frozenset({"n2"}))
+    assert outcome == InForce(
+        Version(2, 6), "default", step(*nodes), frozenset({"n2"}), bundle=BUNDLE_HASH
+    )
     assert holder.version == Version(2, 6)
 
 

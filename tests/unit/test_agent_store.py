@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.store import BUNDLES_KEPT, Store
 from continuer import bundle as bundles
 from continuer.bundle import MANIFEST, Bundle, Manifest
 from continuer.errors import BundleError, ConfigError
+from continuer.store import BUNDLES_KEPT, Store
 from tests.unit.harness import BUNDLE
 
 CONTENT = bytes(range(256)) * 5

@@ -57,7 +57,7 @@ class Source:
         if self.left < 0:
             return None
         data = self.content[index * CHUNK : (index + 1) * CHUNK]
-        return data[:-1] + b"?" if self.kind == "corrupts" else data
+        return data[:-1] + bytes([data[-1] ^ 1]) if self.kind == "corrupts" else data
 
 
 class Transfer:

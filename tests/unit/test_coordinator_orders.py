@@ -236,3 +236,5 @@ def test_downtimes_are_learned_from_what_happened(world: World) -> None:
     assert after.detect_ms_of["n3"] > before.detect_ms
     assert "n2" not in after.detect_ms_of
     assert after.load_factor_of, "healing has loaded blocks"
+    taken = {step.step.technique for step in world.core.failovers[0].steps}
+    assert set(after.tell_ms_of) == taken

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,11 +16,14 @@ Placement = dict[str, tuple[int, ...]]
 
 
 class Case:
-    """Blocks, nodes and links with what each costs, in whole numbers so that sums are exact."""
+    """Blocks, nodes and links with what each costs, in whole numbers so that sums are exact.
+
+    A block's cost is infinite on a node that cannot run it.
+    """
 
     def __init__(
         self,
-        costs: list[list[int]],
+        costs: Sequence[Sequence[float]],
         sizes: list[int] | None = None,
         budgets: list[float] | None = None,
         *,
@@ -75,7 +78,7 @@ class Case:
         return slowest, sum(stages) + sum(delay for delay, _ in hops)
 
     def fits(self, placement: Placement) -> bool:
-        return all(
+        return INFINITE not in self.stages(placement) and all(
             sum(self.bytes[block] for block in run) <= self.budgets[node]
             for node, run in placement.items()
         )
@@ -100,7 +103,8 @@ class Case:
 def cases(draw: st.DrawFn) -> Case:
     """Up to 6 blocks on up to 4 nodes, costs by node, block and link, often too little memory."""
     blocks, nodes = draw(st.integers(1, 6)), draw(st.integers(1, 4))
-    costs = st.lists(st.integers(1, 9), min_size=blocks, max_size=blocks)
+    cost = st.sampled_from([*map(float, range(1, 10)), INFINITE])
+    costs = st.lists(cost, min_size=blocks, max_size=blocks)
     pairs = st.tuples(*[st.sampled_from([f"n{i}" for i in range(nodes)])] * 2)
     link = st.builds(Link, st.integers(0, 9).map(float), st.integers(0, 3).map(float))
     return Case(

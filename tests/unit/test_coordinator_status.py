@@ -9,7 +9,8 @@ from coordinator.status import health, status
 from tests.unit.harness import BUNDLE, World
 
 KEYS = {
-    "schema", "cluster", "deployment", "model", "bundle", "health", "objectives", "version",
+    "schema", "cluster", "deployment", "model", "model_version", "bundle", "health", "objectives",
+    "version",
     "clock_ns", "rate_per_s", "plan", "predictions", "nodes", "contingencies", "failovers",
     "classes", "warnings",
 }  # fmt: skip

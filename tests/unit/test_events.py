@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from continuer.events import EVENTS, FIELDS, journal_name
+from continuer.event_fields import FIELDS
+from continuer.events import EVENTS, journal_name
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_name("events_golden.json")

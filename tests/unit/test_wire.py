@@ -37,7 +37,7 @@ NUMBER = {kind: number for number, kind in KINDS.items()}
 # Kinds that may exceed 4 KiB: they never are on a request's path.
 LARGE = {
     *("Welcome", "Join", "Members", "NewPlan", "Foresee", "Prepared", "Prepare", "Ask", "Tell"),
-    *("Notice", "Outline", "Keyring", "Enrolled"),
+    *("Notice", "Outline", "Keyring", "Enrolled", "Staged"),
 }
 
 

@@ -38,6 +38,7 @@ from continuer.wire import (
     Notice,
     Offer,
     Outline,
+    Pace,
     PartTiming,
     Prepare,
     Prepared,
@@ -48,10 +49,12 @@ from continuer.wire import (
     Result,
     Retire,
     Seek,
+    Staged,
     Stale,
     Submit,
     Tell,
     TensorMeta,
+    Unstage,
     Welcome,
     Work,
     decode,
@@ -67,12 +70,12 @@ FIELDS: dict[type[msgspec.Struct], str] = {
         "cluster node incarnation deployment model bundle manifest version ingresses preferred "
         "unavailable draining classes"
     ),
-    Submit: "cluster client seq deployment request_class budget_us attempt tensors copy",
+    Submit: "cluster client seq deployment request_class budget_us attempt tensors copy input_mark",
     Accepted: "seq",
     Rejected: "seq code message",
     Reply: (
         "seq technique exit path nodes version expected_accuracy attempt tensors request_class "
-        "redundancy"
+        "redundancy bundle"
     ),
     Notice: "version preferred unavailable ingresses draining classes",
     Work: (
@@ -86,8 +89,8 @@ FIELDS: dict[type[msgspec.Struct], str] = {
         "node incarnation seq held accepted done queued rss_bytes worked_us predicted_us repairs"
     ),
     Members: "members",
-    Prepare: "ticket parts urgent sources",
-    Prepared: "node incarnation ticket loaded problem stored fetched_bytes fetch_us",
+    Prepare: "ticket parts urgent sources bundle",
+    Prepared: "node incarnation ticket loaded problem stored fetched_bytes fetch_us bundle",
     NewPlan: "plan",
     Activate: "version base failed step",
     Ack: "node incarnation version replayed",
@@ -96,9 +99,12 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     Leave: "node incarnation",
     Retire: "node incarnation",
     Drill: "away_ms",
+    Pace: "every_us session key",
     Foresee: "base contingencies",
     Seek: "cluster node",
     Offer: "bundle source signature",
+    Staged: "node incarnation bundle problem stored loaded",
+    Unstage: "bundle",
     AskOutline: "digest",
     Outline: "digest nbytes chunk_bytes hashes",
     AskChunk: "digest index",
@@ -131,14 +137,15 @@ GOLDEN: dict[type[Message], str] = {
         "6e31a26e33"
     ),
     Submit: (
-        "9b010ca163c410000102030405060708090a0b0c0d0e0f05a764656661756c74a0ce0003d0900191"
-        "94a7666c6f617433329401080840c0c002"
+        "9c010ca163c410000102030405060708090a0b0c0d0e0f05a764656661756c74a0ce0003d0900191"
+        "94a7666c6f617433329401080840c0c002c4016d"
     ),
     Accepted: "93010d05",
     Rejected: "95010e05a462757379ad32353620696e20666c69676874",
     Reply: (
-        "9d010f05a4736b6970c092a47374656da46865616492a26e31a26e3392030ecb3fe8000000000000"
-        "029194a4696e743892010acb3fe0000000000000fda5616c61726d02"
+        "9e010f05a4736b6970c092a47374656da46865616492a26e31a26e3392030ecb3fe8000000000000"
+        "029194a4696e743892010acb3fe0000000000000fda5616c61726d02c41000010203040506070809"
+        "0a0b0c0d0e0f"
     ),
     Notice: (
         "98011092030ea26e3191a26e329192a26e31a97463703a2f2f683a3391a26e349192a5616c61726d"
@@ -165,10 +172,10 @@ GOLDEN: dict[type[Message], str] = {
     ),
     Heartbeat: "9d0133a26e31070192030e0a0901ce02faf080cd0fa0cd0bb802",
     Members: "9301349195a26e3107a97463703a2f2f683a31a97463703a2f2f683a32a97463703a2f2f683a33",
-    Prepare: "96013502930001cd012cc391a97463703a2f2f683a34",
+    Prepare: "97013502930001cd012cc391a97463703a2f2f683a34c410000102030405060708090a0b0c0d0e0f",
     Prepared: (
-        "9a0136a26e310702919301cb4056800000000000cb4072c00000000000b370617274203330303a20"
-        "7472756e6361746564920001ce00011170cd09c4"
+        "9b0136a26e310702919301cb4056800000000000cb4072c00000000000b370617274203330303a20"
+        "7472756e6361746564920001ce00011170cd09c4c410000102030405060708090a0b0c0d0e0f"
     ),
     NewPlan: (
         "9301379992030ea764656661756c74c410000102030405060708090a0b0c0d0e0f9195a26e3107a9"
@@ -190,6 +197,7 @@ GOLDEN: dict[type[Message], str] = {
     Leave: "94013ca26e3107",
     Retire: "94014da26e3107",
     Drill: "93014ecd0bb8",
+    Pace: "950141ce000186a0cf1000000000000000c410000102030405060708090a0b0c0d0e0f",
     Foresee: (
         "94013d92030e919391a26e329197aa6561726c795f65786974a66578697430319193a26e31079200"
         "01cb3fe0000000000000cb3ff0000000000000cb4000000000000000cb409f400000000000919193"
@@ -198,6 +206,11 @@ GOLDEN: dict[type[Message], str] = {
     ),
     Seek: "940146a163a26e36",
     Offer: "950147c410000102030405060708090a0b0c0d0e0fac7463703a2f2f2a3a37343032c40173",
+    Staged: (
+        "98013fa26e3107c410000102030405060708090a0b0c0d0e0faa6e6f74207369676e656492000191"
+        "9301cb4056800000000000cb4072c00000000000"
+    ),
+    Unstage: "930140c410000102030405060708090a0b0c0d0e0f",
     AskOutline: "930148c410000102030405060708090a0b0c0d0e0f",
     Outline: (
         "960149c410000102030405060708090a0b0c0d0e0fce000493e0ce00040000c44000010203040506"
@@ -256,6 +269,9 @@ NUMBERS = {
     80: "Ask",
     81: "Tell",
     62: "Keyring",
+    63: "Staged",
+    64: "Unstage",
+    65: "Pace",
     82: "Enrol",
     83: "Enrolled",
 }

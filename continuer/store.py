@@ -1,4 +1,4 @@
-"""The files on this box, by SHA-256: what was fetched, and what is half fetched.
+"""Files of bundles on this box, by SHA-256: what came over the network, and what is half here.
 
 ``objects/`` holds whole files, each named by its SHA-256; ``partial/`` what is being fetched,
 under the same names; ``bundles.json`` which bundles they belong to, the latest first. A file is
@@ -55,6 +55,10 @@ class Store:
             path.unlink(missing_ok=True)
         return False
 
+    def remove(self, digest: bytes) -> None:
+        """Do without an object."""
+        (self._objects / digest.hex()).unlink(missing_ok=True)
+
     def partial(self, digest: bytes) -> Path:
         """Where a file is put together; it survives a cut, to be resumed."""
         return self._partial / digest.hex()
@@ -78,12 +82,18 @@ class Store:
 
     def keep(self, bundle: Bundle) -> None:
         """Note that this bundle runs here; what the last two do not need is removed."""
-        wanted = [part.sha256 for part in bundle.manifest.parts]
         kept = [entry for entry in self._kept() if entry[0] != bundle.hash.hex()]
-        kept = [(bundle.hash.hex(), wanted), *kept][:BUNDLES_KEPT]
+        kept = [_entry(bundle), *kept][:BUNDLES_KEPT]
         temporary = self._directory / (INDEX + ".new")
         temporary.write_bytes(msgspec.json.encode(kept) + b"\n")
         temporary.replace(self._directory / INDEX)
+        self._remove_but(kept)
+
+    def make_room(self, bundle: Bundle) -> None:
+        """Remove what neither this bundle, which is to come, nor the last two need."""
+        self._remove_but([*self._kept(), _entry(bundle)])
+
+    def _remove_but(self, kept: Iterable[tuple[str, list[str]]]) -> None:
         needed = {name for digest, parts in kept for name in (digest, *parts)}
         _remove_others(self._objects, needed)
         _remove_others(self._partial, needed)
@@ -95,6 +105,11 @@ class Store:
             return msgspec.json.decode(raw, type=list[tuple[str, list[str]]])
         except (OSError, msgspec.DecodeError, ValueError):
             return []
+
+
+def _entry(bundle: Bundle) -> tuple[str, list[str]]:
+    """A bundle in the index: its hash and its files."""
+    return bundle.hash.hex(), [part.sha256 for part in bundle.manifest.parts]
 
 
 def _remove_others(directory: Path, needed: Iterable[str]) -> None:

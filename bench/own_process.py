@@ -1,0 +1,100 @@
+"""What it costs to run the network in a process of its own, in interleaved pairs.
+
+The same cluster with ``engine = "in_process"`` and with ``own_process``: latency one request at a
+time, answers a second with eight under way, and CPU time of all agents and what they have started,
+per request.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.chain import WARM_UP, client_throughput, figures, middle
+from continuer import Client
+from continuer import bundle as bundles
+from continuer.bundle import Bundle
+from continuer.demo.cluster import Cluster
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# How long idle agents are watched.
+IDLE_S = 2.0
+MODES = ("in_process", "own_process")
+
+
+def measure(bundle_directory: Path, *, nodes: int, pairs: int, count: int) -> dict[str, Any]:
+    """Alternate the two, a fresh start each; ratios per pair, their median and range."""
+    bundle = bundles.load(bundle_directory)
+    image = np.zeros(bundle.manifest.input.tensors[0].shape, np.float32)
+    found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+    for pair in range(pairs):
+        for mode in MODES if pair % 2 == 0 else MODES[::-1]:
+            found[mode].append(run_cluster(bundle, nodes, image, count, mode))
+            print(f"{mode}: {found[mode][-1]}", file=sys.stderr)
+    ours, theirs = found["own_process"], found["in_process"]
+    ratios = {key: [a[key] / b[key] for a, b in zip(ours, theirs, strict=True)] for key in ours[0]}
+    return {
+        "nodes": nodes,
+        "pairs": pairs,
+        **{mode: medians(runs) for mode, runs in found.items()},
+        "ratio": {key: middle(values) for key, values in ratios.items()},
+        "interval": {key: [round(min(r), 3), round(max(r), 3)] for key, r in ratios.items()},
+    }
+
+
+def run_cluster(
+    bundle: Bundle, nodes: int, image: np.ndarray[Any, Any], count: int, mode: str
+) -> dict[str, float]:
+    """A real cluster on loopback whose agents run the network in this way."""
+    names = [f"n{i}" for i in range(1, nodes + 1)]
+    with tempfile.TemporaryDirectory() as directory:
+        cluster = Cluster(Path(directory), bundle.directory, names, agent={"engine": mode})
+        try:
+            cluster.start_all()
+            agents = [cluster.processes[name].pid for name in names]
+            with Client(cluster.endpoints) as client:
+                for _ in range(WARM_UP):
+                    client.infer(image)
+                latencies = []
+                used_s, begun = cpu_s(agents), time.monotonic()
+                for _ in range(count):
+                    sent = time.perf_counter_ns()
+                    client.infer(image)
+                    latencies.append((time.perf_counter_ns() - sent) / 1e6)
+                used_s, took_s = cpu_s(agents) - used_s, time.monotonic() - begun
+                throughput = client_throughput(client, image, count)
+                # Heartbeats and polls go on without requests too: that is not their cost.
+                idle_s = cpu_s(agents)
+                time.sleep(IDLE_S)
+                idle_s = (cpu_s(agents) - idle_s) / IDLE_S
+        finally:
+            cluster.stop_all()
+    per_request_ms = (used_s - idle_s * took_s) / count * 1e3
+    return {**figures(latencies, throughput), "cpu_ms": per_request_ms}
+
+
+def medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each figure the median over the runs."""
+    return {key: middle([run[key] for run in runs]) for key in runs[0]}
+
+
+def cpu_s(agents: Iterable[int]) -> float:
+    """CPU time so far of these processes and all that they have started."""
+    return sum(_cpu_s(pid) + cpu_s(_children(pid)) for pid in agents)
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def _children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in found for child in path.read_text().split()]
