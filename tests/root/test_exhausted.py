@@ -14,6 +14,7 @@ import pytest
 from agent import accepted
 from bench.soak_faults import descriptors
 from continuer.demo.report import version_of
+from tests.integration.support import until
 from tests.root import network
 from tests.root.cluster import NetworkCluster, Traffic, failed_over, route_nodes
 from tests.root.conftest import NODES
@@ -116,26 +117,54 @@ def test_full_disks_are_said_and_cost_no_request(
         traffic.stop()
 
 
-@pytest.mark.parametrize("victim", ["n1", "n3", "coordinator"])
+@contextlib.contextmanager
+def without_descriptors(pid: int) -> Iterator[None]:
+    """A process that may open no more than it has open now."""
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors(pid), usual[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+
+
+@pytest.mark.parametrize("victim", ["n1", "n3"])
 def test_used_up_descriptors_cost_no_request(
     cluster: NetworkCluster, start_load: StartLoad, victim: str
 ) -> None:
     """The process can take no connection and open none, and others die and come back meanwhile."""
     traffic = start_load(RATE_PER_S, BUDGET_MS)
     process = cluster.processes[victim]
-    usual = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (descriptors(process.pid), usual[1]))
-    traffic.wait_for_answers(5)
-    assert not failed_over(cluster.status(brief=True), victim)
-    cluster.signal(["n4"], signal.SIGKILL)
-    fail_over(cluster, "n4", "link closed")
-    cluster.processes["n4"].wait()
-    assert victim == "coordinator" or victim in route_nodes(cluster.status(brief=True))
-    traffic.wait_for_answers(5)
-    cluster.start("n4")
+    with without_descriptors(process.pid):
+        traffic.wait_for_answers(5)
+        assert not failed_over(cluster.status(brief=True), victim)
+        cluster.signal(["n4"], signal.SIGKILL)
+        fail_over(cluster, "n4", "link closed")
+        cluster.processes["n4"].wait()
+        assert victim in route_nodes(cluster.status(brief=True))
+        traffic.wait_for_answers(5)
+        cluster.start("n4")
+        traffic.wait_for_answers(5)
+        assert process.poll() is None
+    come_back(cluster)
     traffic.wait_for_answers(5)
     assert process.poll() is None
-    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, usual)
+    assert set(traffic.finish()[-1].nodes) == set(cluster.nodes)
+
+
+def test_a_coordinator_without_descriptors_fails_over_on_the_links_that_it_has(
+    cluster: NetworkCluster, start_load: StartLoad
+) -> None:
+    """Nobody can ask it for its status meanwhile, so its journal is read."""
+    traffic = start_load(RATE_PER_S, BUDGET_MS)
+    process = cluster.processes["coordinator"]
+    with without_descriptors(process.pid):
+        traffic.wait_for_answers(5)
+        assert not cluster.events("coordinator", "failover")
+        cluster.signal(["n4"], signal.SIGKILL)
+        told = until(lambda: cluster.events("coordinator", "failover_told"), "the failover")
+        assert told[0]["nodes"] == ["n4"]
+        cluster.processes["n4"].wait()
+        cluster.start("n4")
+        traffic.wait_for_answers(5)
     come_back(cluster)
     traffic.wait_for_answers(5)
     assert process.poll() is None
