@@ -275,8 +275,12 @@ class IngressCore:
         if pending is None or result.origin_incarnation != self._incarnation:
             self.counters.late += 1
             return []
-        if not 1 <= result.attempt <= len(pending.sends):
-            raise WireError(f"attempt = {result.attempt}: {len(pending.sends)} were sent")
+        if not 1 <= result.attempt <= MAX_SENDS:
+            raise WireError(f"attempt = {result.attempt}: at most {MAX_SENDS} are sent")
+        if result.attempt > len(pending.sends):
+            # The client gave its request up here, and has come back with it since.
+            self.counters.late += 1
+            return []
         version, step, served = pending.sends[result.attempt - 1]
         path, exit_name = served.path_of(tuple(part for hop in result.route for part in hop.parts))
         outputs = served.bundle.parts[path[-1]].outputs

@@ -9,8 +9,8 @@ An agent that doubts a node of the route in force knocks at its data port:
 - *answered*: it lives.
 
 What was left out stays so until the coordinator speaks: a knock cannot tell a life from the next
-one, which knows nobody to send to. Only where no other way is known is a node that answers used
-again.
+one, which knows nobody to send to. A node that answers is used again only where no other way is
+known, or where the coordinator, although there, has not left it out either for a while.
 
 A repair keeps the version of the plan that it repairs, so whatever the coordinator says later
 outranks it. Only the agent where a request enters changes that request's route: agents with
@@ -38,6 +38,8 @@ SLOW_MS = 100
 HEAL_AFTER_MS = 1000
 # How often nodes that were left out are asked whether they live, where no way around them is known.
 FORGIVE_EVERY_MS = 200
+# A coordinator that is there and has not acted for so long holds what was left out alive.
+OVERRULED_AFTER_MS = 2000
 NO_TICKET = 0  # of no order of the coordinator
 # The code of a Problem whose message is the name of the node that could not be reached.
 UNREACHABLE = "unreachable"
@@ -104,7 +106,8 @@ class Repairs:
         self._left_out: set[str] = set()
         self._over: set[tuple[str, int]] = set()  # lives that refused: known to be over
         self._heal_ns: int | None = None
-        self._forgive_ns: int | None = None  # while no way around what was left out is known
+        self._forgive_ns: int | None = None  # while what was left out may be used again
+        self._repaired_ns = 0
         self._alone = True
 
     @property
@@ -181,6 +184,9 @@ class Repairs:
         for node, doubt in list(self._doubts.items()):
             if now - doubt.knocked_ns >= KNOCK_EVERY_MS * MS:
                 commands += self._knock(node, now)
+        overruled = not self._alone and now - self._repaired_ns >= OVERRULED_AFTER_MS * MS
+        if self._doubtful() and self._forgive_ns is None and overruled:
+            self._forgive_ns = now
         if self._forgive_ns is not None and now >= self._forgive_ns:
             self._forgive_ns = now + FORGIVE_EVERY_MS * MS
             for name in sorted(self._left_out):
@@ -220,6 +226,7 @@ class Repairs:
         # A node that is left out takes its links with it.
         links = {n for n in self._left_out if name in (link_ends(n) or ())}
         self._left_out = (self._left_out - links) | {name}
+        self._repaired_ns = now
         commands = self._put_in_force(best=False)
         if not commands:
             self._forgive_ns = now
@@ -228,6 +235,11 @@ class Repairs:
         self.count += 1
         self._heal_ns = now + HEAL_AFTER_MS * MS
         return [*commands, *self._load()]
+
+    def _doubtful(self) -> set[str]:
+        """What is left out and not known to be over."""
+        over = {node for node, life in self._over if self._members[node].incarnation == life}
+        return self._left_out - over
 
     def _load(self) -> list[Command]:
         """Have in memory what the bridge and the best step want of this agent."""

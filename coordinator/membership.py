@@ -245,7 +245,7 @@ class Membership:
         node.link = None
         if node.state == "left":
             return []
-        if node.name in self._held:
+        if node.name in self._held or self._paces.stale(node.name, now):
             # All were silent: the agent has given this connection up and is making a new one.
             return self._knock(node, now)
         if self.detector.loses(node.name):

@@ -40,11 +40,13 @@ def every_us(nodes: int, *, beacons: bool) -> int:
 class Pace(msgspec.Struct):
     """Of one node: since when its beacons and its link have been heard, and what it was told.
 
-    ``calm``: all beacons come, so its link may be slow.
+    ``heard_ns``: when its link last brought something; ``link_ns`` is later where beacons have
+    only begun again since. ``calm``: all beacons come, so its link may be slow.
     """
 
     since_ns: int
     link_ns: int
+    heard_ns: int
     beacon_ns: int = 0
     calm: bool = False
 
@@ -60,7 +62,7 @@ class Paces:
 
     def begin(self, node: NodeRecord, now: int) -> list[SetPace]:
         """A node has joined: it gets a session for its beacons."""
-        self._paces[node.name] = Pace(now, now)
+        self._paces[node.name] = Pace(now, now, now)
         self._detector.expect(node.name, self._every_us * 1000, doubt=False)
         return _told(node, self._every_us, fresh=True)
 
@@ -68,7 +70,7 @@ class Paces:
         """Something came over a node's link."""
         pace = self._paces.get(name)
         if pace is not None:
-            pace.link_ns = now
+            pace.link_ns = pace.heard_ns = now
 
     def beacon(self, node: NodeRecord, at: int) -> list[SetPace]:
         """A beacon of a node came at that time."""
@@ -97,13 +99,23 @@ class Paces:
         pace = self._paces.get(name)
         return pace is not None and now - pace.beacon_ns < ABSENT_MS * MS
 
+    def stale(self, name: str, now: int) -> bool:
+        """The node's link had brought nothing for so long that its end tells nothing new."""
+        pace = self._paces.get(name)
+        return pace is not None and now - pace.heard_ns > MUTE_MS * MS
+
     def mute(self, now: int) -> list[str]:
-        """Nodes that send beacons and are not heard over their links."""
-        quiet = [
-            name
-            for name, pace in self._paces.items()
-            if now - pace.link_ns > MUTE_MS * MS and now - pace.beacon_ns < BREAK_MS * MS
-        ]
+        """Nodes that send beacons and are not heard over their links.
+
+        None where that is so of most: the fault is then nearer to us than to them, and whoever
+        can tell most nodes nothing has nothing to tell the others.
+        """
+        shining = {n: p for n, p in self._paces.items() if now - p.beacon_ns < BREAK_MS * MS}
+        # They do not fall silent in the same moment, so those half way there count.
+        fading = [n for n, pace in shining.items() if now - pace.link_ns > MUTE_MS * MS // 2]
+        if len(fading) > 1 and 2 * len(fading) > len(shining):
+            return []
+        quiet = [name for name in fading if now - shining[name].link_ns > MUTE_MS * MS]
         return [
             name
             for name in quiet
@@ -114,7 +126,7 @@ class Paces:
     def observer_was_late(self, now: int) -> None:
         """What the links have brought meanwhile may still be unread."""
         for pace in self._paces.values():
-            pace.link_ns = now
+            pace.link_ns = pace.heard_ns = now
 
 
 def _told(node: NodeRecord, every: int, *, fresh: bool) -> list[SetPace]:

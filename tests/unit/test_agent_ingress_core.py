@@ -301,11 +301,19 @@ def test_an_answer_to_an_earlier_life_of_this_agent_is_late() -> None:
     assert entrance.core.inflight == 1
 
 
+def test_an_answer_to_an_attempt_before_the_client_gave_up_and_came_back_is_late() -> None:
+    entrance = Entrance()
+    work = work_of(entrance.submit())
+    assert entrance.answer(work, attempt=2) == []
+    assert entrance.core.counters.late == 1
+    assert reply_of(entrance.answer(work)).seq == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "frames"),
     [
         ({"attempt": 0}, None),
-        ({"attempt": 2}, None),
+        ({"attempt": MAX_SENDS + 1}, None),
         ({"route": ()}, None),
         ({"route": (Hop("n1", 1, ()),)}, None),
         ({"route": (Hop("n1", 1, (0, 33)),)}, None),

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import pytest
 
 from agent.plan_holder import InForce, PlanHolder
-from agent.repairs import FORGIVE_EVERY_MS, HEAL_AFTER_MS, PATIENCE_MS, SLOW_MS, Knock, Repairs
+from agent.repairs import (
+    FORGIVE_EVERY_MS,
+    HEAL_AFTER_MS,
+    OVERRULED_AFTER_MS,
+    PATIENCE_MS,
+    SLOW_MS,
+    Knock,
+    Repairs,
+)
 from continuer.events import Event
 from continuer.plan import Contingency, Hop, Member, Plan, Step, Version
 
@@ -138,6 +146,26 @@ def test_where_nothing_goes_around_it_a_node_that_answers_is_used_again() -> Non
     (order,) = agent.orders(answered)
     assert order.repaired == {"n3"}
     assert order.step == step("n1", "n2")
+
+
+def test_a_coordinator_that_does_not_act_for_long_holds_for_alive_what_answers_again() -> None:
+    """Cut off from us for a while, and from nobody else: no order of the coordinator's comes."""
+    agent = Agent()
+    knock = agent.knock_at("n3")
+    agent.now += PATIENCE_MS * MS
+    assert agent.orders([*agent.repairs.on_knocked(knock, "silent", agent.now)])
+    assert not [c for c in agent.repairs.on_tick(agent.now + MS) if isinstance(c, Knock)]
+    agent.now += OVERRULED_AFTER_MS * MS
+    (again,) = [c for c in agent.repairs.on_tick(agent.now) if isinstance(c, Knock)]
+    (order,) = agent.orders([*agent.repairs.on_knocked(again, "answered", agent.now)])
+    assert (order.step, order.repaired) == (step("n1", "n2", "n3"), frozenset())
+
+
+def test_a_life_that_refused_is_not_used_again_however_long_the_coordinator_says_nothing() -> None:
+    agent = Agent()
+    agent.refuse("n3")
+    found = [*agent.repairs.on_tick(agent.now + 2 * OVERRULED_AFTER_MS * MS)]
+    assert not [command for command in found if isinstance(command, Knock)]
 
 
 def test_a_broken_link_reported_by_a_stage_matters_only_without_a_coordinator() -> None:

@@ -308,6 +308,26 @@ def test_a_node_that_is_seen_and_not_heard_is_failed_over() -> None:
     assert house.reasons() == [("n2", "link silent")]
 
 
+def test_where_the_links_of_most_are_silent_nobody_is_blamed() -> None:
+    """Whoever can tell most nodes nothing has nothing to tell the others."""
+    house = House()
+    house.run(2_000)
+    house.cut = {"n1", "n2"}
+    house.run(4 * MUTE_MS)
+    assert not house.failures
+
+
+def test_the_end_of_a_link_that_had_long_been_silent_is_no_failure() -> None:
+    """After a cut of all links, beacons are back before the news that agents gave theirs up."""
+    house = House()
+    house.run(2_000)
+    house.cut = set(NAMES)
+    house.run(MUTE_MS + 100)
+    commands = [c for name in NAMES for c in house.membership.link_closed(name.encode(), house.now)]
+    assert not house.failures
+    assert [c.node for c in commands if isinstance(c, Probe)] == list(NAMES)
+
+
 def test_where_packets_are_lost_a_link_has_longer_to_come_back() -> None:
     house = House()
     luck = random.Random(3)
