@@ -271,7 +271,8 @@ def _check_keys(raw: dict[str, Any], kind: type[msgspec.Struct], prefix: str) ->
             remedy = (
                 f"unknown key; did you mean {close[0]!r}?" if close else "unknown key; remove it"
             )
-            raise ConfigError(prefix + key, value, remedy)
+            # TOML allows a key without a single letter; it has to be seen in the message too.
+            raise ConfigError(prefix + (key or '""'), value, remedy)
         inner = fields[key].type
         if (
             isinstance(value, dict)

@@ -317,3 +317,9 @@ def test_a_daemon_whose_bundle_is_missing_ends_before_it_serves(tmp_path: Path) 
     assert ended.returncode == 78
     assert f"{tmp_path}/none" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_key_without_a_letter_is_named_as_it_stands_in_the_file() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse({"": 1}, AgentConfig)
+    assert caught.value.key == '""'
