@@ -49,6 +49,9 @@ VERDICT_MS = 500
 DEADLY = 2
 # However it comes about, a request goes out no more often than this.
 MAX_SENDS = 6
+# Where packets are lost, connections end with what was under way in them, and no plan need follow:
+# what is unanswered goes out anew, each time after so many times the wait before.
+LONGER = 4
 MAX_BUDGET_US = 3_600_000_000
 MAX_CLIENTS = 1000
 # What a client writes into every header of its request leaves room there for the route.
@@ -473,11 +476,10 @@ class IngressCore:
                 if now >= pending.held_until_ns:
                     commands += self._release(pending, now)
                 continue
-            if (
-                now - pending.sent_ns >= self._limits.resend_after_ms * MS
-                and pending.attempts < MAX_ATTEMPTS - 1  # the last one is kept for a new plan
-            ):
-                commands += self._resend(pending, now)
+            wait_ms = self._limits.resend_after_ms * LONGER ** (len(pending.sends) - 1)
+            if now - pending.sent_ns >= wait_ms * MS and len(pending.sends) < MAX_SENDS - 1:
+                kept = pending.attempts >= MAX_ATTEMPTS - 1  # the last one, for a new plan
+                commands += self._resend(pending, now, counts=not kept)
             elif now - pending.sent_ns >= SLOW_MS * MS:
                 slow |= pending.sends[-1][1].nodes
                 waited_ns = max(waited_ns, now - pending.sent_ns)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from agent.control_core import ControlCore
-from agent.ingress_core import MAX_ATTEMPTS, IngressCore
+from agent.ingress_core import IngressCore
 from agent.plan_holder import PlanHolder
 from agent.repairs import Repairs
 from agent.served import Served
@@ -165,7 +165,7 @@ def a_new_coordinators_short_list_makes_agents_forget_their_peers(
     patch.setattr(ControlCore, "_with_planned", lambda _, members: members)
 
 
-@mutant("", Fault(0, "cut", ("n5", "n1"), 1200, "both"))
+@mutant("what_one_agent_goes_around_the_coordinator_judges_for_all")
 def a_repair_is_not_reported_to_the_coordinator(patch: pytest.MonkeyPatch) -> None:
     def quiet(self: ControlCore, knock: Any, answer: Any, now: int) -> Any:
         return self.repairs.on_knocked(knock, answer, now)
@@ -183,7 +183,7 @@ def requests_are_not_sent_anew_after_a_plan(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("", *DROP)
 def nothing_is_sent_anew_when_no_answer_comes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("agent.ingress_core.MAX_ATTEMPTS", MAX_ATTEMPTS - 2)
+    patch.setattr("agent.ingress_core.MAX_SENDS", 2)
 
 
 @mutant("a_request_that_kills_takes_three_nodes_at_most")

@@ -298,6 +298,21 @@ def a_node_is_back_before_anyone_noticed_its_death(world: World) -> None:
 
 
 @story
+def what_one_agent_goes_around_the_coordinator_judges_for_all(world: World) -> None:
+    """The entrance does not hear the last node, and nobody else has reason to complain."""
+    world.begin()
+    before = world.coordinator.core.version
+    world.cut(("n5", "n1"), ("n1", "n5"))
+    world.run(1200)
+    if not repairs(world) or world.coordinator.core.version == before:
+        raise ViolationError("a_repair_is_judged", f"the coordinator is still at {before}")
+    world.mend(("n5", "n1"), ("n1", "n5"))
+    world.run(s=4)
+    all_is_as_before(world)
+    nothing_was_lost(world)
+
+
+@story
 def an_agent_that_was_cut_off_catches_up(world: World) -> None:
     world.begin()
     away = [pair for n in (*world.names, "coordinator", *world.clients) if n != "n5"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.ingress_core import (
+    LONGER,
     MAX_ATTEMPTS,
     ONE_EVENT_MS,
     VERDICT_MS,
@@ -64,11 +65,22 @@ def test_a_request_without_an_answer_is_sent_again_after_a_while() -> None:
 def test_the_last_attempt_is_kept_for_another_route() -> None:
     entrance = Entrance(resend_after_ms=100)
     entrance.submit(budget_us=2_000_000)
-    commands = entrance.wait(1500)
+    commands = entrance.wait(100 + 100 * LONGER - 10)
     assert len(forwards(commands)) == MAX_ATTEMPTS - 2
     assert told(commands) == [Accepted(1)]
     assert work_of(entrance.plan("n1", "n3", failed=["n2"])).attempt == MAX_ATTEMPTS
-    assert rejection_of(entrance.wait(500)).code == "deadline"
+    assert rejection_of(entrance.wait(2_000)).code == "deadline"
+
+
+def test_where_no_new_plan_comes_it_goes_by_the_old_one_after_longer_and_longer_waits() -> None:
+    entrance = Entrance(resend_after_ms=100)
+    entrance.submit(budget_us=60_000_000)
+    sent_ms = []
+    for at_ms in range(10, 40_000, 10):
+        sent_ms += [(at_ms, f.work.attempt) for f in forwards(entrance.wait(10))]
+    assert sent_ms == [(100, 2), (500, 3), (2_100, 4), (8_500, 5)]
+    # None of them took the attempt that a new plan needs.
+    assert work_of(entrance.plan("n1", "n3", failed=["n2"])).attempt == 6
 
 
 def test_a_stage_that_cannot_run_its_part_is_tried_again_and_then_an_error() -> None:
