@@ -93,6 +93,8 @@ def test_a_stage_that_hangs_while_its_heartbeats_go_on_is_gone_around(
     traffic = start_load(RATE_PER_S, BUDGET_MS)
     with hanging(cluster, node, "stage"):
         fail_over(cluster, node)
+        # It is silent first and says why afterwards.
+        cluster.wait_for(lambda _: cluster.events(node, "thread_hung"), "the reason in its journal")
         assert cluster.events(node, "thread_hung")[-1]["threads"] == ["stage"]
         traffic.wait_for_answers(15)
     cluster.wait_for(all_at_work, f"{node} to be trusted again")
