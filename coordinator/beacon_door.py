@@ -24,6 +24,7 @@ BUFFER_BYTES = 4 << 20
 # Linux's numbers, which Python's socket module lacks.
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
+_STAMP = struct.Struct("@ll")  # two longs: 32 bits each on a box of 32 bits
 _ANCILLARY_BYTES = socket.CMSG_SPACE(16)
 
 
@@ -34,6 +35,7 @@ class Session(msgspec.Struct):
     key: bytes
     node: str
     incarnation: int
+    unseal: Callable[[bytes], tuple[int, int] | None]
 
 
 class Beacon(msgspec.Struct):
@@ -68,7 +70,8 @@ class BeaconDoor:
         """The session of a node's life; a new life, or a new join of this one, ends the former."""
         self.forget(node)
         number = secrets.randbits(63) + 1
-        made = Session(number, secrets.token_bytes(beacon.KEY_BYTES), node, incarnation)
+        key = secrets.token_bytes(beacon.KEY_BYTES)
+        made = Session(number, key, node, incarnation, beacon.opener(key))
         self._sessions[number] = self._by_node[node] = made
         return made
 
@@ -97,7 +100,7 @@ class BeaconDoor:
             session = self._sessions.get(number) if number is not None else None
             if number is not None and session is None:
                 continue  # to an earlier life of ours, or by one of theirs
-            opened = beacon.unseal(raw, session.key) if session is not None else None
+            opened = session.unseal(raw) if session is not None else None
             if session is None or opened is None:
                 self._on_foreign(f"a datagram of {len(raw)} bytes that no node here has sent")
                 continue
@@ -137,7 +140,6 @@ def _stamp_ns(ancillary: list[tuple[int, int, bytes]], otherwise: int) -> int:
     """When the kernel received a datagram, by the clock on the wall."""
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
-            # Two longs: 32 bits each on a box of 32 bits.
-            seconds, nanoseconds = struct.unpack("@ll", data[: struct.calcsize("@ll")])
+            seconds, nanoseconds = _STAMP.unpack_from(data)
             return int(seconds) * 1_000_000_000 + int(nanoseconds)
     return otherwise

@@ -9,7 +9,7 @@ bundle before. Until then whatever goes wrong on a node ends the attempt, and no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -184,10 +184,12 @@ class Deployments:
 
     def on_beacon(
         self, node: str, incarnation: int, sequence: int, interval_ns: int, at: int
-    ) -> list[Command]:
+    ) -> Sequence[Command]:
         """A beacon of a node came at that time."""
         said = (node, incarnation, sequence, interval_ns, at)
-        commands = list(self.core.membership.beacon(*said))
+        commands = self.core.membership.beacon(*said)
+        if self._next is None:
+            return commands  # as nearly always, thousands of times a second
         return [*commands, *self._also(lambda core: [*core.membership.beacon(*said)], at)]
 
     def on_tick(self, now: int) -> list[Command]:

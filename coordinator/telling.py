@@ -54,12 +54,11 @@ class RateMeter:
 
     def measure(self, nodes: Iterable[NodeRecord], now: int) -> None:
         """Look at the counters; about once a second the rate is renewed."""
+        if self._mark is not None and now - self._mark[0] < RATE_EVERY_MS * MS:
+            return
         total = sum(node.arrived for node in nodes)
-        if self._mark is None:
-            self._mark = (now, total)
-        elapsed = now - self._mark[0]
-        if elapsed >= RATE_EVERY_MS * MS:
-            seen = (total - self._mark[1]) * 1e9 / elapsed
+        if self._mark is not None:
+            seen = (total - self._mark[1]) * 1e9 / (now - self._mark[0])
             # Never below what the operator expects: capacity must be there when load comes.
             self.per_s = max(seen, self._expected_per_s)
-            self._mark = (now, total)
+        self._mark = (now, total)

@@ -1,23 +1,26 @@
 """Latency of plans measured through a running chain: what Table V's predictions are held against.
 
-Real daemons on this machine; boxes of different speed are made by a delay in proportion to
-what they compute (``slowdown``), since CPU quotas stall instead of slowing. First *calibration*
-plans run: all blocks over few and many boxes. Then, for each technique forced in turn, each box
-is killed and the plan that answers without it is measured. Every plan is measured in several
-passes, one after the other, so that passes tell the noise. Each finding is appended to a file;
-what is in the file already is not measured again.
+Real daemons on this machine, each kept on one of its CPUs, as a box has its own. Boxes of
+different speed are made by a delay in proportion to what they compute (``slowdown``), since CPU
+quotas stall instead of slowing. First *calibration* plans run: all blocks over few and many boxes. Then, for each technique forced in turn, each box
+is killed and the plan that answers without it is measured; and just before that, the plan with
+all boxes, since the speed of a machine drifts from minute to minute. Every plan is measured in
+several passes, one after the other, so that passes tell the noise. Each finding is appended to a
+file; what is in the file already is not measured again.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,7 +28,7 @@ import numpy as np
 from continuer import Client
 from continuer import bundle as bundles
 from continuer.bundle import Bundle
-from continuer.demo.cluster import Cluster
+from continuer.demo.cluster import Cluster, Place
 from continuer.errors import RequestError, UsageError
 
 #: How many times as slow as this machine the boxes of the calibration are: a fleet each.
@@ -37,13 +40,21 @@ CALIBRATION = (
     (1.0, 1.0, 1.0),
     (1.0, 2.0, 1.0, 1.5),
     (2.0, 1.0, 2.0, 1.0, 3.0),
+    # Where the blocks are cut, and so what a hop carries, follows from the speeds.
+    (3.0, 1.0),
+    (4.0, 1.0, 1.0),
+    (1.0, 4.0, 1.0),
+    (1.0, 1.0, 4.0),
+    (3.0, 2.0, 1.0, 1.0),
+    (1.0, 1.0, 2.0, 3.0, 2.0),
+    (1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
 )
 #: And those of the fleet that is tested.
 FLEET = (1.0, 2.0, 1.0, 3.0, 1.5)
 TECHNIQUES = ("repartition", "early_exit", "skip")
-PASSES = 2
+PASSES = 3
 WARM_UP = 20
-REQUESTS = 120
+REQUESTS = 200
 QUANTILE = 0.1
 #: Long: a machine that others use now makes some answers late, which is no reason to stop.
 BUDGET_MS = 20_000.0
@@ -61,7 +72,8 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``failed``: the box that was killed. ``route``: None where the technique is impossible
     there. ``slowdown`` by node; ``latency_ms``: the lower decile of what a client saw, one
     request at a time: what the plan takes while nothing else wants the machine, which is what is
-    predicted. ``median_ms``: of the same requests. ``bundle``: its hash in hex; ``cpu``: of the
+    predicted. ``median_ms``: of the same requests. ``before`` and ``before_ms``: the plan of all
+    boxes just before the failure, and its latency. ``bundle``: its hash in hex; ``cpu``: of the
     machine.
     """
 
@@ -75,6 +87,8 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slowdown: dict[str, float]
     latency_ms: float
     median_ms: float
+    before: tuple[Stage, ...] | None = None
+    before_ms: float = 0.0
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -98,11 +112,12 @@ def read(path: Path) -> list[Measured]:
             raise UsageError(
                 f"--chain {path}, line {number}: {error}; remove the line, and measure again"
             ) from error
-        if not (math.isfinite(entry.latency_ms) and entry.latency_ms >= 0):
-            raise UsageError(
-                f"--chain {path}, line {number}: latency_ms = {entry.latency_ms}; remove the line, "
-                "and measure again"
-            )
+        for key, value in (("latency_ms", entry.latency_ms), ("before_ms", entry.before_ms)):
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(
+                    f"--chain {path}, line {number}: {key} = {value}; remove the line, and "
+                    "measure again"
+                )
         found.append(entry)
     return found
 
@@ -114,42 +129,54 @@ def measure(
     bundle = bundles.load(directory)
     done = {entry.key for entry in read(path)}
     with path.open("a") as file:
-        for number in range(passes):
-            for technique, fleet in (
-                *(("calibration", fleet) for fleet in CALIBRATION),
-                *((technique, FLEET) for technique in TECHNIQUES),
-            ):
-                session = _Session(bundle, cpu, technique, fleet, number)
-                wanted = [failed for failed in session.failures if session.key(failed) not in done]
-                if not wanted:
-                    continue
-                say(f"{bundle.name}, pass {number + 1} of {passes}: {technique} over {len(fleet)}")
-                for entry in session.run(wanted):
-                    file.write(msgspec.json.encode(entry).decode() + "\n")
-                    file.flush()
+        for technique, fleet in (
+            *(("calibration", fleet) for fleet in CALIBRATION),
+            *((technique, FLEET) for technique in TECHNIQUES),
+        ):
+            session = _Session(bundle, cpu, technique, fleet)
+            wanted = [
+                (number, failed)
+                for number in range(passes)
+                for failed in session.failures
+                if session.key(number, failed) not in done
+            ]
+            if not wanted:
+                continue
+            say(f"{bundle.name}, {len(wanted)} plans: {technique} over {len(fleet)}")
+            for entry in session.run(wanted):
+                file.write(msgspec.json.encode(entry).decode() + "\n")
+                file.flush()
+
+
+class _Plan(NamedTuple):
+    """A plan as it was measured."""
+
+    route: tuple[Stage, ...]
+    low_ms: float
+    median_ms: float
 
 
 class _Session:
     """One cluster in which one technique is forced and one box after the other is killed."""
 
-    def __init__(
-        self, bundle: Bundle, cpu: str, technique: str, fleet: tuple[float, ...], number: int
-    ) -> None:
+    def __init__(self, bundle: Bundle, cpu: str, technique: str, fleet: tuple[float, ...]) -> None:
         self._bundle, self._cpu = bundle, cpu
-        self._technique, self._fleet, self._number = technique, fleet, number
+        self._technique, self._fleet = technique, fleet
         self._nodes = [f"n{place}" for place in range(1, len(fleet) + 1)]
         self.failures = [""] if technique == "calibration" else self._nodes
 
-    def key(self, failed: str) -> tuple[object, ...]:
-        return self._entry(failed, None, (0.0, 0.0)).key
+    def key(self, number: int, failed: str) -> tuple[object, ...]:
+        return self._entry(number, failed, None).key
 
-    def run(self, wanted: Sequence[str]) -> Iterator[Measured]:
+    def run(self, wanted: Sequence[tuple[int, str]]) -> Iterator[Measured]:
         with self._cluster() as cluster:
-            for failed in wanted:
-                if failed:
+            for number, failed in wanted:
+                plan = self._measure(cluster, "")
+                if not failed:
+                    yield self._entry(number, failed, plan)
+                else:
                     self._kill(cluster, failed)
-                yield self._measure(cluster, failed)
-                if failed:
+                    yield self._entry(number, failed, self._measure(cluster, failed), plan)
                     cluster.start(failed)
                     cluster.wait_until(lambda s: s["health"] == "full", f"{failed} to return")
 
@@ -161,6 +188,7 @@ class _Session:
                 Path(directory),
                 self._bundle.directory,
                 self._nodes,
+                places=self._places(),
                 coordinator={**forced, "return_stable_ms": 200, "heartbeat_timeout_ms": TIMEOUT_MS},
             )
             for node, slowdown in zip(self._nodes, self._fleet, strict=True):
@@ -171,6 +199,15 @@ class _Session:
                 yield cluster
             finally:
                 cluster.stop_all()
+
+    def _places(self) -> dict[str, Place]:
+        if shutil.which("taskset") is None:
+            return {}
+        cpus = sorted(os.sched_getaffinity(0))
+        return {
+            node: Place(prefix=("taskset", "--cpu-list", str(cpus[number % len(cpus)])))
+            for number, node in enumerate(self._nodes)
+        }
 
     def _kill(self, cluster: Cluster, node: str) -> None:
         cluster.signal([node], signal.SIGKILL)
@@ -184,22 +221,22 @@ class _Session:
 
         cluster.wait_until(gone, f"a plan without {node}")
 
-    def _measure(self, cluster: Cluster, failed: str) -> Measured:
-        """The latency of the plan in force, once that stays the same throughout."""
+    def _measure(self, cluster: Cluster, failed: str) -> _Plan | None:
+        """The plan in force once it stays the same throughout; None if it was not forced."""
         endpoints = dict(zip(self._nodes, cluster.endpoints, strict=True))
         for _ in range(ATTEMPTS):
             plan = self._settled(cluster, failed)
             if plan is None:
                 continue
-            if self._technique not in ("calibration", plan["technique"]):
-                return self._entry(failed, None, (0.0, 0.0))
+            if failed and plan["technique"] != self._technique:
+                return None
             route = tuple((hop["node"], tuple(hop["parts"])) for hop in plan["route"])
             try:
                 took_ms = self._latency_ms(endpoints[route[0][0]])
             except RequestError:
                 continue  # a machine in use by others may lose a box for a moment
             if self._settled(cluster, failed) == plan:
-                return self._entry(failed, route, took_ms)
+                return _Plan(route, *took_ms)
         raise UsageError(
             f"the plan without {failed or 'nobody'} changes all the time; measure again while "
             "nothing else uses this machine"
@@ -228,17 +265,19 @@ class _Session:
         return float(low), float(middle)
 
     def _entry(
-        self, failed: str, route: tuple[Stage, ...] | None, took_ms: tuple[float, float]
+        self, number: int, failed: str, plan: _Plan | None, before: _Plan | None = None
     ) -> Measured:
-        slowdown = dict(zip(self._nodes, self._fleet, strict=True))
         return Measured(
             self._bundle.hash.hex(),
             self._cpu,
             self._technique,
             self._fleet,
             failed,
-            self._number,
-            route,
-            slowdown,
-            *took_ms,
+            number,
+            plan and plan.route,
+            dict(zip(self._nodes, self._fleet, strict=True)),
+            plan.low_ms if plan else 0.0,
+            plan.median_ms if plan else 0.0,
+            before and before.route,
+            before.low_ms if before else 0.0,
         )

@@ -84,6 +84,29 @@ def test_noise_is_what_two_passes_differ_by() -> None:
     assert table_5(plans)["skip"]["noise_percent"] == pytest.approx(10)
 
 
+def test_the_drift_of_boxes_before_a_failure_is_corrected() -> None:
+    full = made_up("skip", FLEET, range(len(FLEET)), "n5")
+    plan = made_up("skip", FLEET, [0, 1, 2, 3], "n5")
+    drifted = [
+        msgspec.structs.replace(
+            plan, number=number, latency_ms=factor * plan.latency_ms,
+            before=full.route, before_ms=factor * full.latency_ms,
+        )
+        for number, factor in enumerate((1.0, 1.5))
+    ]  # fmt: skip
+    cell = table_5(compared_plans([*all_measured(), *drifted], BUNDLE, LATENCY_US))["skip"]
+    assert cell["error_percent"] == pytest.approx(0, abs=0.1)
+    assert cell["noise_percent"] == pytest.approx(0, abs=0.1)
+
+
+def test_plans_over_other_routes_are_no_repetition() -> None:
+    first = made_up("skip", FLEET, [0, 1, 2, 3], "n5")
+    second = made_up("skip", FLEET, [3, 2, 1, 0], "n5", number=1)
+    plans = compared_plans([*all_measured(), first, second], BUNDLE, LATENCY_US)
+    assert table_5(plans)["skip"]["noise_percent"] is None
+    assert table_5(plans)["skip"]["error_percent"] == pytest.approx(0, abs=0.1)
+
+
 def test_without_enough_calibration_nothing_is_predicted() -> None:
     entries = [e for e in all_measured() if e.technique != "calibration"]
     assert calibrate([], BUNDLE, LATENCY_US) is None

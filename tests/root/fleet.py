@@ -1,4 +1,4 @@
-"""Five boxes and a coordinator's, each with the Debian package installed as a user would."""
+"""Five boxes and a coordinator's, each with CONTINUER installed as a user would."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,16 @@ def build_packages(directory: Path) -> dict[str, Path]:
 class Fleet:
     """The boxes by name; ``coordinator`` is one of them."""
 
-    def __init__(self, network: Network, directory: Path, packages: dict[str, Path]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        directory: Path,
+        packages: dict[str, Path],
+        nodes: Sequence[str] = NODES,
+    ) -> None:
         self.network = network
-        self.boxes = {name: Box(name, network, directory) for name in ("coordinator", *NODES)}
+        self.nodes = list(nodes)
+        self.boxes = {name: Box(name, network, directory) for name in ("coordinator", *nodes)}
         self._packages = packages
 
     def boot(self, name: str) -> None:
@@ -117,7 +125,7 @@ class Fleet:
         """One answer, asked for from the operator's host."""
 
         def ask_once() -> Answer:
-            endpoints = [f"tcp://{self.network.address(node)}:7410" for node in NODES]
+            endpoints = [f"tcp://{self.network.address(node)}:7410" for node in self.nodes]
             with Client(endpoints) as client:
                 return client.infer(np.zeros(INPUT_SHAPE, np.float32), budget_ms=10_000)
 
@@ -127,7 +135,7 @@ class Fleet:
         """Wait until the whole fleet works on one request."""
         self.wait_for(what)
         deadline = time.monotonic() + PATIENCE_S
-        while set((answer := self.infer()).nodes) != set(NODES):
+        while set((answer := self.infer()).nodes) != set(self.nodes):
             assert time.monotonic() < deadline, f"waited for {what}: {answer.nodes}"
 
     def events(self, box: str, name: str) -> list[dict[str, Any]]:

@@ -186,6 +186,27 @@ def test_a_full_disk_is_said_and_the_service_goes_on(fleet: Fleet) -> None:
         box.run("systemctl", "start", COORDINATOR)
 
 
+@pytest.mark.parametrize(("name", "unit"), [("n3", AGENT), ("coordinator", COORDINATOR)])
+def test_a_box_whose_etc_is_read_only_works_all_the_same(
+    fleet: Fleet, name: str, unit: str
+) -> None:
+    box, before = fleet.boxes[name], fleet.boxes[name].show(unit, "MainPID")
+    box.run("mount", "--bind", "/etc", "/etc")
+    box.run("mount", "-o", "remount,bind,ro", "/etc")
+    try:
+        assert box.run("touch", "/etc/continuer/probe", check=False).returncode != 0
+        box.run("systemctl", "restart", unit)
+        assert box.show(unit, "MainPID") != before
+        fleet.wait_for_answers_of_all(f"{name} to be back")
+        refused = box.run("continuer", "install", f"--{unit.split('-')[1]}", check=False)
+        assert refused.returncode == 78
+        assert f"/etc/systemd/system/{unit}.service" in refused.stderr
+        assert "Read-only file system" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    finally:
+        box.run("umount", "/etc")
+
+
 def test_a_state_directory_with_a_wrong_owner_is_put_right(fleet: Fleet) -> None:
     box, state = fleet.boxes["n3"], f"/var/lib/{AGENT}"
     box.run("systemctl", "stop", AGENT)
