@@ -139,11 +139,18 @@ def _hops(
     input_bytes: Mapping[int, int],
 ) -> tuple[Floats, Floats]:
     """``[from, to, block]``: what a hop before that block takes, and how long it uses the link."""
-    usual = Link(hop_us)
-    pairs = [[links.get((a, b), usual) for b in nodes] for a in nodes]
-    fixed = np.array([[link.hop_us for link in row] for row in pairs])
-    per_byte = np.array([[link.us_per_byte for link in row] for row in pairs])
+    count = len(nodes)
     crossing = np.array([*(input_bytes.get(block, 0) for block in blocks), 0], float)
+    index = {node: i for i, node in enumerate(nodes)}
+    known = [((index[a], index[b]), link) for (a, b), link in links.items()
+             if a in index and b in index]  # fmt: skip
+    if not known:
+        # Of all pairs the same: large fleets are placed hundreds of times, once for each failure.
+        size = (count, count, len(crossing))
+        return np.broadcast_to(hop_us, size), np.broadcast_to(0.0, size)
+    fixed, per_byte = np.full((count, count), hop_us), np.zeros((count, count))
+    for pair, link in known:
+        fixed[pair], per_byte[pair] = link.hop_us, link.us_per_byte
     transfer = per_byte[:, :, None] * crossing
     return fixed[:, :, None] + transfer, transfer
 

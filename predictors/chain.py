@@ -2,11 +2,12 @@
 
 Real daemons on this machine, each kept on one of its CPUs, as a box has its own. Boxes of
 different speed are made by a delay in proportion to what they compute (``slowdown``), since CPU
-quotas stall instead of slowing. First *calibration* plans run: all blocks over few and many boxes. Then, for each technique forced in turn, each box
-is killed and the plan that answers without it is measured; and just before that, the plan with
-all boxes, since the speed of a machine drifts from minute to minute. Every plan is measured in
-several passes, one after the other, so that passes tell the noise. Each finding is appended to a
-file; what is in the file already is not measured again.
+quotas stall instead of slowing. First *calibration* plans run: all blocks over few and many boxes.
+Then, for each technique forced in turn, each box is killed and the plan that answers without it is
+measured; and just before that, the plan with all boxes, since the speed of a machine drifts from
+minute to minute. Every plan is measured in several passes, one after the other, so that passes
+tell the noise. Each finding is appended to a file; what is in the file already is not measured
+again.
 """
 
 from __future__ import annotations
