@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from continuer.plan import link_ends, link_name
 
-# Enough to find a way around a few broken links; a route around many may not be found.
+# Beside one for each node: enough to find a way around a few broken links; a route around many
+# may not be found.
 MAX_STEPS = 200
 
 
@@ -36,24 +37,32 @@ def arrangements(names: Sequence[str], broken: frozenset[str]) -> list[tuple[str
 
 def _order(names: Sequence[str], broken: frozenset[str]) -> tuple[str, ...]:
     """All of the nodes, the earliest possible first; empty where there is no such order."""
-    steps = 0
-
-    def extend(order: tuple[str, ...]) -> tuple[str, ...]:
-        nonlocal steps
-        steps += 1
-        if len(order) == len(names):
-            # The answer goes from the last node to the first, by which clients enter.
-            closed = len(order) == 1 or link_name(order[-1], order[0]) not in broken
-            return order if closed else ()
-        for name in names:
-            if name in order or (order and link_name(order[-1], name) in broken):
-                continue
-            found = extend((*order, name)) if steps < MAX_STEPS else ()
-            if found:
-                return found
-        return ()
-
-    return extend(())
+    order: list[str] = []
+    left = list(names)
+    tried = [0]  # at each place of the order: how many of those left then have had their turn there
+    for _ in range(MAX_STEPS + len(names)):
+        fits = (
+            index
+            for index in range(tried[-1], len(left))
+            if not order or link_name(order[-1], left[index]) not in broken
+        )
+        index = next(fits, None)
+        if index is None:
+            tried.pop()
+            if not tried:
+                return ()
+            left.insert(tried[-1] - 1, order.pop())
+            continue
+        tried[-1] = index + 1
+        order.append(left.pop(index))
+        if left:
+            tried.append(0)
+        # The answer goes from the last node to the first, by which clients enter.
+        elif len(order) == 1 or link_name(order[-1], order[0]) not in broken:
+            return tuple(order)
+        else:
+            left.insert(index, order.pop())
+    return ()
 
 
 def victims(order: Sequence[str], broken: frozenset[str]) -> list[frozenset[str]]:

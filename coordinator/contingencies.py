@@ -1,4 +1,4 @@
-"""The decisions prepared for one plan: every node, then links of its routes, then pairs. Sans-IO.
+"""The decisions prepared for one plan: its nodes, links of its routes, spares, pairs. Sans-IO.
 
 One decision takes up to a millisecond, all of them many; a failure must not wait for that. So
 they are made one at a time, whenever the coordinator has nothing else to do.
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from continuer.objectives import Metrics
-from continuer.plan import Contingency, link_ends, links_of
+from continuer.plan import Contingency, links_of
 from coordinator.classes import decide_for_all
 from coordinator.layouts import Layout
 from coordinator.planner import ClassRoutes, Decision, Setting
@@ -33,19 +33,29 @@ class Contingencies:
         self._layout = layout
         self._full = full
         self._routes = routes
-        names = sorted((n.name for n in setting.nodes), key=lambda name: -failures_of(name))
-        pairs = sorted(
-            itertools.combinations(names, 2), key=lambda pair: -sum(map(failures_of, pair))
-        )
         used = [tuple(layout), *(tuple(c.layout) for each in routes for c in each.own)]
+        at_work = set(itertools.chain(*used))
+        # Without a spare everything goes on as it is, so those at work come first.
+        names = sorted(
+            (n.name for n in setting.nodes),
+            key=lambda name: (name not in at_work, -failures_of(name)),
+        )
+        pairs = sorted(
+            itertools.combinations(names, 2),
+            key=lambda pair: (not at_work.issuperset(pair), -sum(map(failures_of, pair))),
+        )
         hops = [link for order in used for link in links_of(order)]
-        failures = [*((name,) for name in names), *((link,) for link in dict.fromkeys(hops))]
-        self._todo: deque[tuple[str, ...]] = deque([*failures, *pairs])
+        singles = [(name,) for name in names if name in at_work]
+        links = [(link,) for link in dict.fromkeys(hops)]
+        spares = [(name,) for name in names if name not in at_work]
+        self._singles = frozenset(map(frozenset[str], singles))
+        self._left = len(singles)
+        self._todo: deque[tuple[str, ...]] = deque([*singles, *links, *spares, *pairs])
 
     @property
     def singles_done(self) -> bool:
-        """The failure of every single node is prepared."""
-        return not self._todo or len(self._todo[0]) > 1 or link_ends(self._todo[0][0]) is not None
+        """The failure of every single node at work is prepared."""
+        return self._left <= 0
 
     @property
     def done(self) -> bool:
@@ -54,6 +64,7 @@ class Contingencies:
 
     def prepare_next(self) -> None:
         """Make one decision."""
+        self._left -= 1
         failed = frozenset(self._todo.popleft())
         decision = decide_for_all(self._setting, self._layout, failed, self._full, self._routes)
         if decision is not None:
@@ -61,11 +72,10 @@ class Contingencies:
 
     def beyond_singles(self) -> tuple[Contingency, ...]:
         """Those that were made after the plan went out, as agents hold them."""
-        names = {node.name for node in self._setting.nodes}
         return tuple(
             decision.contingency()
             for failed, decision in self.decisions.items()
-            if len(failed) > 1 or not failed <= names
+            if failed not in self._singles
         )
 
     @property

@@ -27,8 +27,8 @@ def wanted_parts(setting: Setting, layout: Layout, full: Metrics) -> dict[str, t
         nodes=tuple(msgspec.structs.replace(n, loaded=everything) for n in setting.nodes),
     )
     wanted = {node.name: list(layout.get(node.name, ())) for node in setting.nodes}
-    for node in setting.nodes:
-        bridge = _best_bridge(setting, candidates(hot, layout, frozenset({node.name}), full))
+    for name in layout:  # without a spare everything goes on as it is
+        bridge = _best_bridge(setting, candidates(hot, layout, frozenset({name}), full))
         for hop in bridge.step.route if bridge else ():
             wanted[hop.node] += [p for p in hop.parts if p not in wanted[hop.node]]
     result = {}

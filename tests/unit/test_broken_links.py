@@ -61,6 +61,24 @@ def test_no_order_ever_needs_a_broken_link() -> None:
             assert set(order) <= set(names)
 
 
+def test_the_earliest_order_is_found_wherever_there_is_one() -> None:
+    chance = random.Random(8)
+    names = ("n1", "n2", "n3", "n4")
+    pairs = list(itertools.permutations(names, 2))
+    for _ in range(200):
+        broken = frozenset(link_name(*p) for p in chance.sample(pairs, chance.randint(1, 6)))
+        possible = [o for o in itertools.permutations(names) if not broken & set(links_of(o))]
+        whole = [o for o in arrangements(names, broken) if len(o) == len(names)]
+        assert whole == possible[:1]
+
+
+def test_a_broken_link_of_a_thousand_nodes_is_gone_around() -> None:
+    names = [f"n{i:04}" for i in range(1000)]
+    order = arrangements(names, frozenset({link_name("n0500", "n0501")}))[0]
+    assert sorted(order) == names
+    assert order[500:503] == ("n0500", "n0502", "n0501")
+
+
 def test_two_nodes_with_a_broken_link_go_on_alone() -> None:
     assert arrangements(("n1", "n2"), frozenset({"n1>n2"})) == [("n2",), ("n1",)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from coordinator.contingencies import Contingencies
+from coordinator.holdings import wanted_parts
 from coordinator.planner import full_layout
 from tests.unit.settings import FIVE, NAMES, full_metrics, setting_of
 
@@ -65,3 +66,28 @@ def test_the_tightest_capacity_is_that_of_the_slowest_candidate() -> None:
     contingencies = prepared(Contingencies(setting, FIVE, full_metrics(setting)))
     everything = [c for d in contingencies.decisions.values() for c in d.candidates]
     assert contingencies.tightest_per_s == min(c.step.capacity_per_s for c in everything)
+
+
+def test_spares_come_after_those_at_work_and_a_plan_does_not_wait_for_them() -> None:
+    setting = setting_of(8)
+    contingencies = Contingencies(setting, FIVE, full_metrics(setting), lambda name: name == "n8")
+    for _ in FIVE:
+        contingencies.prepare_next()
+    assert set(contingencies.decisions) == {frozenset({name}) for name in FIVE}
+    assert contingencies.singles_done
+    order = list(prepared(contingencies).decisions)
+    spares, first_pair = [frozenset({f"n{i}"}) for i in (8, 6, 7)], frozenset({"n1", "n2"})
+    assert [failed for failed in order if failed in spares] == spares
+    assert max(map(order.index, spares)) < order.index(first_pair)
+    told = {frozenset(c.failed) for c in contingencies.beyond_singles()}
+    assert told == set(order) - {frozenset({name}) for name in FIVE}
+
+
+def test_bridges_are_held_against_the_failure_of_nodes_at_work_only() -> None:
+    few = setting_of(6, node={"loaded": frozenset(), "standby": "none"})
+    full = full_metrics(few)
+    # A node that has no block makes no gap when it fails, so nobody holds anything against it.
+    assert wanted_parts(few, FIVE, full) == {
+        **wanted_parts(setting_of(5, node={"loaded": frozenset(), "standby": "none"}), FIVE, full),
+        "n6": wanted_parts(few, FIVE, full)["n6"],
+    }
