@@ -80,6 +80,11 @@ class PlanHolder:
             contingencies = (*known, *more.contingencies)
             self._plan = msgspec.structs.replace(self._plan, contingencies=contingencies)
 
+    def means(self, node: str, incarnation: int) -> bool:
+        """This life of the node is the one that the plan counts on, if it counts on the node."""
+        route = self._plan.step.route if self._plan is not None else ()
+        return all(hop.incarnation == incarnation for hop in route if hop.node == node)
+
     def repaired(self, failed: frozenset[str], *, best: bool) -> InForce | None:
         """What is held against these nodes and links failing too; None where nothing is.
 

@@ -167,7 +167,7 @@ class Repairs:
         doubt = self._doubts.get(knock.node)
         if answer == "answered":
             self._doubts.pop(knock.node, None)
-            return self._forgive(knock.node)
+            return self._forgive(knock.node, knock.incarnation)
         if answer == "refused":
             self._over.add((knock.node, knock.incarnation))
         if doubt is None:
@@ -248,9 +248,12 @@ class Repairs:
         parts = {part for hop in hops if hop.node == self._own for part in hop.parts}
         return [Load(Prepare(NO_TICKET, tuple(sorted(parts)), urgent=False))] if parts else []
 
-    def _forgive(self, node: str) -> list[Command]:
-        """It answered, and nothing goes around it: use it again, and the links to it."""
-        if self._forgive_ns is None:
+    def _forgive(self, node: str, incarnation: int) -> list[Command]:
+        """It answered, and nothing goes around it: use it again, and the links to it.
+
+        A later life than the plan's knows nobody to send to before there is a new plan.
+        """
+        if self._forgive_ns is None or not self._holder.means(node, incarnation):
             return []
         links = {n for n in self._left_out if (link_ends(n) or ("", ""))[1] == node}
         self._left_out -= {node, *links}

@@ -283,11 +283,10 @@ class Coordinator:
         if node is None:
             return commands
         self._held_term = max(self._held_term, join.held.term)
-        if self._first_join_ns is None:
-            self._first_join_ns = now
+        self._first_join_ns = self._first_join_ns or now
         if self.plan is not None and node.obeys:
             commands.append(Send(link, NewPlan(self._whole_plan())))
-        return commands
+        return [*commands, *self._order(node.name)]
 
     def _settle(self, now: int) -> list[Command]:
         """Form a plan when there is reason to, and nothing more urgent is under way."""
@@ -369,15 +368,20 @@ class Coordinator:
         self._preparing = Preparing(
             self._ticket, candidate, set(lacking), now, wanted, alone_ms, fetch_ms, heal, routes
         )
-        commands: list[Command] = []
-        live, shelf = self.membership.live(), self.planning.shelf
-        for name, parts in lacking.items():
-            link = nodes[name].link
-            if link is not None:
-                sources = sources_for(nodes[name], parts, live, shelf, self.shelf_endpoint)
-                order = (self._ticket, wanted[name], heal == 0, sources)
-                commands.append(Send(link, Prepare(*order, self.bundle.hash[:BUNDLE_ID_BYTES])))
+        commands = [order for name in lacking for order in self._order(name)]
         return commands + self._when_prepared(now)
+
+    def _order(self, name: str) -> list[Command]:
+        """Have a node load what it is waited for; again, where its link is a new one."""
+        preparing, node = self._preparing, self.membership.nodes[name]
+        if preparing is None or name not in preparing.waiting or node.link is None:
+            return []
+        wanted = preparing.wanted[name]
+        lacking = tuple(part for part in wanted if part not in node.loaded)
+        peers = (self.membership.live(), self.planning.shelf, self.shelf_endpoint)
+        sources = sources_for(node, lacking, *peers)
+        order = (preparing.ticket, wanted, preparing.heal == 0, sources)
+        return [Send(node.link, Prepare(*order, self.bundle.hash[:BUNDLE_ID_BYTES]))]
 
     def _prepared(self, node: NodeRecord, message: Prepared, now: int) -> list[Command]:
         node.loaded = {timing.part: timing for timing in message.loaded}

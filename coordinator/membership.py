@@ -92,6 +92,8 @@ class Membership:
         known = node.member
         new_life = known is not None and known.incarnation != join.member.incarnation
         if new_life:
+            # Usually its closed link has said so already; not where nothing was heard of anyone.
+            commands += self._fail(node, "restarted", now, now)
             self._drift.forget(name)
             node.slowness = 1.0
             node.refused = frozenset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ class SimAgent(Process):
         )
         self._coordinator: Connection | None = None
         self._doors: dict[bytes, Connection] = {}
-        self._free_ns = 0
+        self._work: deque[list[bytes]] = deque()
         self._redial_ms = REDIAL_MS
         self._beats = 0
         self._at_rest = False
@@ -250,16 +251,24 @@ class SimAgent(Process):
     def on_data(self, frames: list[bytes]) -> None:
         """Work for the stage, which does one thing after the other."""
         self._wake()
-        hop = wire.decode(frames[0], wire.Work)
-        cost = LATENCY_US * 1000 * len(hop.route[hop.cursor].parts) * self.slowness
-        self._free_ns = max(self._free_ns, self.clock.now) + int(cost)
-        self.after(self._free_ns - self.clock.now, lambda: self._run(frames))
+        self._work.append(frames)
+        if len(self._work) == 1:
+            self._begin()
 
-    def _run(self, frames: list[bytes]) -> None:
+    def _begin(self) -> None:
+        """Compute for what has waited longest, as slowly as this host is by now."""
+        hop = wire.decode(self._work[0][0], wire.Work)
+        cost = LATENCY_US * 1000 * len(hop.route[hop.cursor].parts) * self.slowness
+        self.after(int(cost), self._run)
+
+    def _run(self) -> None:
         try:
-            self._stage.receive(frames)
+            self._stage.receive(self._work.popleft())
         except KilledError:
             self.die()
+            return
+        if self._work:
+            self._begin()
 
     def die(self) -> None:
         """The process is killed."""

@@ -58,8 +58,10 @@ def _fault(luck: random.Random, at_ms: float, names: Sequence[str]) -> Fault:
     kind = luck.choice(KINDS)
     for_ms = luck.choice([20.0, 200.0, 1200.0, 3000.0])
     some = tuple(luck.sample(list(names), 2))
-    if kind in ("kill", "power"):
+    if kind == "kill":
         return Fault(at_ms, kind, some[:1], max(for_ms, 200.0))
+    if kind == "power":  # a box takes longer than a second to boot
+        return Fault(at_ms, kind, some[:1], max(for_ms, 1200.0))
     if kind in ("pause", "slow", "clock"):
         return Fault(at_ms, kind, some[:1], for_ms)
     if kind == "cut":  # between two nodes, or a node and the coordinator; in one direction or both

@@ -30,7 +30,7 @@ def disturbances(faults: Sequence[Fault]) -> list[Span]:
     """When the service may be expected to falter, in ms from the faults' begin."""
     spans: list[Span] = []
     absences = ("coordinator_kill", "coordinator_pause", "deaf", "everything")
-    away = [f for f in faults if f.kind in absences]
+    away = merged([(f.at_ms, f.end_ms) for f in faults if f.kind in absences])
     for fault in faults:
         begin, end = fault.at_ms, fault.end_ms
         if fault.kind in ("kill", "pause", "power"):
@@ -40,13 +40,24 @@ def disturbances(faults: Sequence[Fault]) -> list[Span]:
         else:
             spans.append((begin, end + RECOVERED_MS))
     harmful = [f for f in faults if f.kind in ("kill", "pause", "power", "isolate", "cut")]
-    for absent in away:
+    for gone_ms, back_ms in away:
         # Without a coordinator nobody plans anew: agents hold what was foreseen, two failures.
-        known = absent.end_ms + 2 * RECOVERED_MS
-        during = [f for f in harmful if f.at_ms <= known and f.end_ms >= absent.at_ms]
+        known = back_ms + 2 * RECOVERED_MS
+        during = [f for f in harmful if f.at_ms <= known and f.end_ms >= gone_ms]
         if len(during) > 1 or any(f.kind in ("isolate", "cut") for f in during):
             spans.append((min(f.at_ms for f in during), known))
     return spans
+
+
+def merged(spans: Sequence[Span]) -> list[Span]:
+    """Spans that follow each other before anyone had time to recover, as one."""
+    found: list[Span] = []
+    for begin, end in sorted(spans):
+        if found and begin <= found[-1][1] + 2 * RECOVERED_MS:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((begin, end))
+    return found
 
 
 def calm_within(span: Span, spans: Sequence[Span]) -> float:
@@ -104,7 +115,8 @@ def outages(
 
 def _bound_ms(fault: Fault, others: Sequence[Fault]) -> float | None:
     """The bound that a fault of this kind is held to, if others do not hinder it."""
-    if any(f.kind in NOISY and f.at_ms <= fault.at_ms for f in others):
+    adapts = NOISY | ({"deaf"} if fault.kind in ("pause", "power") else set())
+    if any(f.kind in adapts and f.at_ms <= fault.at_ms for f in others):
         return None  # timeouts have adapted to what the network does
     absent = [f for f in others if f.kind in ("coordinator_kill", "coordinator_pause", "deaf")]
     alone = any(f.at_ms + AROUND_MS < fault.at_ms < f.end_ms - AROUND_MS for f in absent)

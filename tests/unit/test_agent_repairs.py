@@ -161,6 +161,20 @@ def test_a_coordinator_that_does_not_act_for_long_holds_for_alive_what_answers_a
     assert (order.step, order.repaired) == (step("n1", "n2", "n3"), frozenset())
 
 
+def test_a_later_life_that_answers_is_not_used_before_a_plan_counts_on_it() -> None:
+    """The coordinator has just restarted: it is there, and has no plan for the new life yet."""
+    agent = Agent(alone=True)
+    agent.refuse("n3")
+    agent.now += OVERRULED_AFTER_MS * MS
+    others = plan(Version(2, 5)).members[:2]
+    agent.repairs.on_members((*others, Member("n3", 2, "n3:data", "n3:answers", "n3:ingress")))
+    agent.repairs.on_link(up=True)
+    knocks = [c for c in agent.repairs.on_tick(agent.now) if isinstance(c, Knock)]
+    for knock in knocks:
+        assert agent.repairs.on_knocked(knock, "answered", agent.now) == []
+    assert agent.repairs.failed == {"n3"}
+
+
 def test_a_life_that_refused_is_not_used_again_however_long_the_coordinator_says_nothing() -> None:
     agent = Agent()
     agent.refuse("n3")

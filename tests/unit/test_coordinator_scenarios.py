@@ -7,7 +7,7 @@ import random
 import pytest
 
 from continuer.plan import Version
-from continuer.wire import Accuse, Activate, Foresee, Heartbeat, Leave, NewPlan
+from continuer.wire import Accuse, Activate, Foresee, Heartbeat, Leave, NewPlan, Prepare
 from tests.unit.harness import BUNDLE, MS, FakeAgent, World
 
 
@@ -437,3 +437,39 @@ def test_nodes_beyond_the_number_of_blocks_stand_by_without_new_plans() -> None:
     world.run(300)
     assert world.path == BUNDLE.path()
     assert "n18" in world.step.nodes
+
+
+def test_a_new_life_of_a_node_at_work_ends_the_old_one_where_its_link_has_not() -> None:
+    """Nobody is heard for long, so neither silence nor a closed link says anything of a node."""
+    world = World()
+    world.form()
+    world.run(1500)
+    world.silence(*world.config.nodes)
+    world.run(1500)
+    for agent in world.agents.values():
+        world.perform(world.core.on_link_closed(agent.link, world.now))
+    assert world.technique() == "none"
+    world.join("n4")
+    assert not world.refusals
+    assert "n4" not in world.step.nodes
+    suspected = [e.fields for e in world.events if e.name == "node_suspect"]
+    assert [(f["node"], f["reason"]) for f in suspected] == [("n4", "restarted")]
+
+
+def test_who_has_to_load_is_told_again_when_its_link_is_a_new_one() -> None:
+    world = World()
+    world.form()
+    world.run(1500)
+    for agent in world.agents.values():
+        agent.slow_to_load = True
+    world.kill("n3")
+    world.run(40)  # the order to load has gone out, and is lost with the links
+    ordered = [a for a in world.agents.values() if isinstance(a.received[-1], Prepare)]
+    assert ordered
+    assert "healed" not in [event.name for event in world.events]
+    for agent in ordered:
+        agent.slow_to_load = False
+        agent.link += b"/again"
+        world.perform(world.core.on_message(agent.link, agent.join(), world.now))
+    world.run(40)
+    assert "healed" in [event.name for event in world.events]
