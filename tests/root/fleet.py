@@ -81,7 +81,7 @@ class Fleet:
             values |= {"node": name, "coordinator": coordinator}
         else:
             # These tests ask what is done, not how fast: a busy machine makes nobody silent.
-            values |= {"heartbeat_timeout_ms": 1000}
+            values |= {"nodes": self.nodes, "heartbeat_timeout_ms": 1000}
         self.write(name, f"etc/continuer/{role}.d/box.toml", {**values, **changes})
         box, unit = self.boxes[name], f"continuer-{role}"
         started = box.run("systemctl", "restart", unit, check=False)
