@@ -7,9 +7,11 @@ quotes, in a shell. An endpoint may name who has to answer there, as ``tcp://HOS
 from __future__ import annotations
 
 import re
+import struct
 from typing import Literal
 
 import msgspec
+from zmq.utils import z85
 
 from continuer.errors import ConfigError
 
@@ -28,9 +30,20 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.name} ({self.role})"
 
 
+def is_key(value: str) -> bool:
+    """The value is 32 bytes in Z85. Five characters can say more than the four bytes they are."""
+    if not KEY.fullmatch(value):
+        return False
+    try:
+        z85.decode(value)
+    except struct.error:
+        return False
+    return True
+
+
 def check_key(key: str, value: str) -> None:
     """Raise ConfigError unless the value is a public key in Z85."""
-    if not KEY.fullmatch(value):
+    if not is_key(value):
         raise ConfigError(key, value, "give a public key, 40 characters of Z85")
 
 

@@ -11,7 +11,7 @@ import zmq
 
 from continuer.errors import ConfigError
 from continuer.security.files import give_to_owner, make_directory, read_toml
-from continuer.security.identity import KEY, check_key
+from continuer.security.identity import check_key, is_key
 
 FILE = "own.key"
 # The coordinator's next key: known to the others already, used from its next start.
@@ -70,7 +70,7 @@ def load(directory: Path, name: str = FILE) -> KeyPair:
         )  # fmt: skip
     pair = read_toml(path, KeyPair)
     check_key("public", pair.public)
-    if not KEY.fullmatch(pair.secret):
+    if not is_key(pair.secret):
         raise ConfigError("secret", "(not shown)", f"not a key; make {path} anew")
     if zmq.curve_public(pair.secret.encode("ascii")).decode("ascii") != pair.public:
         raise ConfigError("public", pair.public, f"does not belong to the secret; make {path} anew")

@@ -55,6 +55,18 @@ def test_a_damaged_secret_is_refused_and_not_shown(tmp_path: Path) -> None:
     assert pair.secret not in repr(pair)
 
 
+@pytest.mark.parametrize("kind", ["public", "secret"])
+def test_a_key_that_says_more_than_its_bytes_can_hold_is_refused(tmp_path: Path, kind: str) -> None:
+    """Five characters of Z85 reach beyond 2^32; found by fuzzing."""
+    pair = keys.make()
+    wrong = {"public": pair.public, "secret": pair.secret, kind: "#####" + "0" * 35}
+    path = tmp_path / keys.FILE
+    path.write_text("".join(f'{name} = "{value}"\n' for name, value in wrong.items()))
+    path.chmod(0o600)
+    with pytest.raises(ConfigError, match=kind):
+        keys.load(tmp_path)
+
+
 def test_a_missing_key_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="continuer join"):
         keys.load(tmp_path)
