@@ -81,7 +81,7 @@ class PlanHolder:
             self._plan = msgspec.structs.replace(self._plan, contingencies=contingencies)
 
     def means(self, node: str, incarnation: int) -> bool:
-        """This life of the node is the one that the plan counts on, if it counts on the node."""
+        """The plan counts on no other life of the node than this one."""
         route = self._plan.step.route if self._plan is not None else ()
         return all(hop.incarnation == incarnation for hop in route if hop.node == node)
 

@@ -2,8 +2,8 @@
 
 ``python -m bench outage --runs 20`` continues a campaign of demos; any of ``chain``,
 ``agent``, ``decide``, ``scale``, ``masked``, ``alarms``, ``pairs``, ``heal``, ``techniques``,
-``soak``, ``alone``, ``own_process`` and ``enrol`` can be named, several too; without arguments
-everything but the last five.
+``soak``, ``alone``, ``own_process``, ``keys`` and ``enrol`` can be named, several too; without
+arguments everything but the last six.
 Campaigns append to files and go on where they were left; ``--minutes`` ends a part of one between
 two runs. ``--quick`` measures all of it in under five minutes, in few runs each and anew every
 time, for a look and not for a claim.
@@ -18,7 +18,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ from bench import (
     heal,
     masked,
     outage,
-    own_process,
     pairs,
     scale,
+    sides,
     soak,
 )
 from continuer import bundle as bundles
@@ -186,9 +186,17 @@ def measure_alone(options: argparse.Namespace) -> Found:
 
 def measure_own_process(options: argparse.Namespace) -> Found:
     """What a process of its own for the network costs."""
+    return {"own_process": _sides(options, sides.OWN_PROCESS)}
+
+
+def measure_keys(options: argparse.Namespace) -> Found:
+    """What keys, and with them encryption, cost."""
+    return {"keys": _sides(options, sides.KEYS)}
+
+
+def _sides(options: argparse.Namespace, compared: Mapping[str, dict[str, Any]]) -> Found:
     count, pairs = (150, 1) if options.quick else (500, options.pairs)
-    directory = find_bundle(options.model)
-    return {"own_process": own_process.measure(directory, nodes=5, pairs=pairs, count=count)}
+    return sides.measure(find_bundle(options.model), compared, pairs=pairs, count=count)
 
 
 def measure_enrol(options: argparse.Namespace) -> Found:
@@ -197,12 +205,13 @@ def measure_enrol(options: argparse.Namespace) -> Found:
 
 
 #: What takes long enough to be asked for.
-ON_REQUEST = ("techniques", "soak", "alone", "own_process", "enrol")
+ON_REQUEST = ("techniques", "soak", "alone", "own_process", "keys", "enrol")
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], Found]] = {
     "chain": measure_chain,
     "agent": measure_agent,
     "decide": measure_decide,
     "own_process": measure_own_process,
+    "keys": measure_keys,
     "enrol": measure_enrol,
     "outage": measure_outage,
     "masked": measure_masked,

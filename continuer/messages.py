@@ -452,12 +452,31 @@ class Keyring(Message, frozen=True):
 
 # --- CLI <-> daemon -----------------------------------------------------------------------
 
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+def _check_plain(value: object) -> None:
+    """Raise ValueError for what is neither JSON nor bytes: MessagePack knows times and more."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            left += one
+        elif not isinstance(one, _PLAIN):
+            problem = f"a {type(one).__name__} is neither JSON nor bytes"
+            raise ValueError(problem)  # noqa: TRY004  # as msgspec wants it
+
 
 class Ask(Message, frozen=True):
     """A verb of the control endpoint, with JSON-like arguments."""
 
     verb: str
     arguments: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _check_plain(self.arguments)
 
 
 class Tell(Message, frozen=True):
@@ -469,6 +488,9 @@ class Tell(Message, frozen=True):
     data: dict[str, Any]
     error: str = ""
     exit_code: int = 1
+
+    def __post_init__(self) -> None:
+        _check_plain(self.data)
 
 
 class Enrol(Message, frozen=True):

@@ -258,7 +258,7 @@ def decode(raw: bytes | memoryview, *expected: type[T]) -> T:
     if len(raw) > MAX_CONTROL_BYTES:
         raise WireError(f"header of {len(raw)} bytes; the cap is {MAX_CONTROL_BYTES}")
     try:
-        fields = msgpack.unpackb(raw, strict_map_key=True)
+        fields = msgpack.unpackb(raw, strict_map_key=True, ext_hook=_no_extension)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise WireError(f"not msgpack: {error}") from error
     if not isinstance(fields, list) or len(fields) < 2 or type(fields[0]) is not int:
@@ -275,6 +275,10 @@ def decode(raw: bytes | memoryview, *expected: type[T]) -> T:
         return msgspec.convert(fields[2:], type=kind)
     except (msgspec.ValidationError, OverflowError) as error:
         raise WireError(f"{kind.__name__}: {error}") from error
+
+
+def _no_extension(code: int, _: bytes) -> None:
+    raise ValueError(f"extension type {code}")
 
 
 def _decode_quickly(raw: bytes | memoryview, expected: tuple[type[T], ...]) -> T | None:

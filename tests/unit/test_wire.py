@@ -19,6 +19,7 @@ from continuer.wire import (
     MAX_HEADER_BYTES,
     PROTOCOL,
     Accepted,
+    Ask,
     Hello,
     Message,
     ProtocolMismatchError,
@@ -234,3 +235,16 @@ def test_nothing_is_decoded_of_what_exceeds_every_cap() -> None:
         decode(raw, Tell)
     with pytest.raises(WireError, match="the cap is 1048576"):
         decode(b"\xc1" * (MAX_CONTROL_BYTES + 1), Tell)
+
+
+@pytest.mark.parametrize(
+    "value", [msgpack.Timestamp(5, 0), msgpack.ExtType(4, b"x")], ids=["time", "extension"]
+)
+@pytest.mark.parametrize("kind", [Ask, Tell])
+def test_what_is_no_json_is_refused_where_json_is_meant(kind: type[Ask | Tell], value: Any) -> None:
+    """A daemon would fail later, writing it into an answer or the journal; found by fuzzing."""
+    message: Ask | Tell = Ask("status", {}) if kind is Ask else Tell({})
+    fields = msgpack.unpackb(encode(message))
+    fields[3 if kind is Ask else 2] = {"deep": [{"down": value}]}
+    with pytest.raises(WireError, match=r"neither JSON|extension type 4"):
+        decode(msgpack.packb(fields), kind)

@@ -1,8 +1,7 @@
-"""What it costs to run the network in a process of its own, in interleaved pairs.
+"""What a setting costs, in interleaved pairs: an engine in its own process, keys everywhere.
 
-The same cluster with ``engine = "in_process"`` and with ``own_process``: latency one request at a
-time, answers a second with eight under way, and CPU time of all agents and what they have started,
-per request.
+The same cluster without it and with it: latency one request at a time, answers a second with
+eight under way, and CPU time of all agents and what they have started, per request.
 """
 
 from __future__ import annotations
@@ -26,40 +25,49 @@ from continuer.demo.cluster import Cluster
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # How long idle agents are watched.
 IDLE_S = 2.0
-MODES = ("in_process", "own_process")
+NODES = 5
+#: What is compared: how the cluster is made without the setting, and with it.
+OWN_PROCESS: dict[str, dict[str, Any]] = {
+    "in_process": {"agent": {"engine": "in_process"}},
+    "own_process": {"agent": {"engine": "own_process"}},
+}
+KEYS: dict[str, dict[str, Any]] = {"in_clear": {}, "with_keys": {"secured": True}}
 
 
-def measure(bundle_directory: Path, *, nodes: int, pairs: int, count: int) -> dict[str, Any]:
+def measure(
+    bundle_directory: Path, sides: Mapping[str, dict[str, Any]], *, pairs: int, count: int
+) -> dict[str, Any]:
     """Alternate the two, a fresh start each; ratios per pair, their median and range."""
     bundle = bundles.load(bundle_directory)
     image = np.zeros(bundle.manifest.input.tensors[0].shape, np.float32)
-    found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+    without, with_it = sides
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for pair in range(pairs):
-        for mode in MODES if pair % 2 == 0 else MODES[::-1]:
-            found[mode].append(run_cluster(bundle, nodes, image, count, mode))
-            print(f"{mode}: {found[mode][-1]}", file=sys.stderr)
-    ours, theirs = found["own_process"], found["in_process"]
+        for side in (without, with_it) if pair % 2 == 0 else (with_it, without):
+            found[side].append(run_cluster(bundle, image, count, sides[side]))
+            print(f"{side}: {found[side][-1]}", file=sys.stderr)
+    ours, theirs = found[with_it], found[without]
     ratios = {key: [a[key] / b[key] for a, b in zip(ours, theirs, strict=True)] for key in ours[0]}
     return {
-        "nodes": nodes,
+        "nodes": NODES,
         "pairs": pairs,
-        **{mode: medians(runs) for mode, runs in found.items()},
+        **{side: medians(runs) for side, runs in found.items()},
         "ratio": {key: middle(values) for key, values in ratios.items()},
         "interval": {key: [round(min(r), 3), round(max(r), 3)] for key, r in ratios.items()},
     }
 
 
 def run_cluster(
-    bundle: Bundle, nodes: int, image: np.ndarray[Any, Any], count: int, mode: str
+    bundle: Bundle, image: np.ndarray[Any, Any], count: int, made: dict[str, Any]
 ) -> dict[str, float]:
-    """A real cluster on loopback whose agents run the network in this way."""
-    names = [f"n{i}" for i in range(1, nodes + 1)]
+    """A real cluster on loopback, made in this way."""
+    names = [f"n{i}" for i in range(1, NODES + 1)]
     with tempfile.TemporaryDirectory() as directory:
-        cluster = Cluster(Path(directory), bundle.directory, names, agent={"engine": mode})
+        cluster = Cluster(Path(directory), bundle.directory, names, **made)
         try:
             cluster.start_all()
             agents = [cluster.processes[name].pid for name in names]
-            with Client(cluster.endpoints) as client:
+            with Client(cluster.endpoints, keys=cluster.keys) as client:
                 for _ in range(WARM_UP):
                     client.infer(image)
                 latencies = []
