@@ -52,11 +52,16 @@ def _save(figure: Any, path: Path) -> Path:
 
 
 def _latency(axes: Any, network: str, plans: Sequence[ComparedPlan]) -> None:
-    """One pair of marks for every box that was killed and technique, with the passes' range."""
+    """A pair of marks for every plan by box that was killed and technique, the passes' range."""
     boxes = sorted({plan.failed for plan in plans})
     for place, technique in enumerate(PAPER_TECHNIQUES):
         own = [plan for plan in plans if plan.technique == technique]
-        x = np.array([boxes.index(plan.failed) for plan in own]) + 0.2 * (place - 1)
+        # Plans for the same failure beside each other.
+        beside = [
+            sum(other.failed == plan.failed for other in own[:i]) for i, plan in enumerate(own)
+        ]
+        x = np.array([boxes.index(plan.failed) for plan in own]) + 0.28 * (place - 1)
+        x = x + 0.07 * (np.array(beside) - 1)
         middle = np.array([plan.measured_ms for plan in own])
         low = middle - [min(plan.passes_ms) for plan in own]
         high = [max(plan.passes_ms) for plan in own] - middle
