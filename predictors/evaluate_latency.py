@@ -190,7 +190,7 @@ def _cell(plans: Sequence[ComparedPlan]) -> Cell:
     if not plans:
         return Cell(error_percent=None, noise_percent=None)
     errors = [abs(1 / float(np.median(p.ratios)) - 1) for p in plans]
-    apart = [abs(a / b - 1) for p in plans for a, b in combinations(p.ratios, 2)]
+    apart = [max(pair) / min(pair) - 1 for p in plans for pair in combinations(p.ratios, 2)]
     return Cell(
         error_percent=100 * float(np.mean(errors)),
         noise_percent=100 * float(np.mean(apart)) if apart else None,

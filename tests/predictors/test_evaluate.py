@@ -95,7 +95,8 @@ def test_the_drift_of_boxes_before_a_failure_is_corrected() -> None:
         for number, factor in enumerate((1.0, 1.5))
     ]  # fmt: skip
     cell = table_5(compared_plans([*all_measured(), *drifted], BUNDLE, LATENCY_US))["skip"]
-    assert cell["error_percent"] == pytest.approx(0, abs=0.1)
+    # The drifted full plan is one of many that are calibrated with. Uncorrected: 20 and 50 %.
+    assert cell["error_percent"] == pytest.approx(0, abs=0.5)
     assert cell["noise_percent"] == pytest.approx(0, abs=0.1)
 
 
