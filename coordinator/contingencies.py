@@ -41,14 +41,14 @@ class Contingencies:
             key=lambda name: (name not in at_work, -failures_of(name)),
         )
         pairs = sorted(
-            itertools.combinations(names, 2),
-            key=lambda pair: (not at_work.issuperset(pair), -sum(map(failures_of, pair))),
+            itertools.combinations([name for name in names if name in at_work], 2),
+            key=lambda pair: -sum(map(failures_of, pair)),
         )
         hops = [link for order in used for link in links_of(order)]
         singles = [(name,) for name in names if name in at_work]
         links = [(link,) for link in dict.fromkeys(hops)]
         spares = [(name,) for name in names if name not in at_work]
-        self._singles = frozenset(map(frozenset[str], singles))
+        self._untold = frozenset(map(frozenset[str], (*singles, *spares)))
         self._left = len(singles)
         self._todo: deque[tuple[str, ...]] = deque([*singles, *links, *spares, *pairs])
 
@@ -71,11 +71,14 @@ class Contingencies:
             self.decisions[failed] = decision
 
     def beyond_singles(self) -> tuple[Contingency, ...]:
-        """Those that were made after the plan went out, as agents hold them."""
+        """Those that were made after the plan went out, as agents hold them.
+
+        Without a spare they go on as they are, and of a large fleet it would be many megabytes.
+        """
         return tuple(
             decision.contingency()
             for failed, decision in self.decisions.items()
-            if failed not in self._singles
+            if failed not in self._untold
         )
 
     @property
