@@ -68,8 +68,8 @@ def cluster_under(condition: str, directory: Path) -> Iterator[tuple[Cluster, tu
         yield cluster, ()
 
 
-def one(condition: str) -> dict[str, Any]:
-    """A minute of requests under a condition."""
+def one(condition: str, run_s: int = RUN_S) -> dict[str, Any]:
+    """So many seconds of requests under a condition."""
     with (
         tempfile.TemporaryDirectory() as directory,
         cluster_under(condition, Path(directory)) as (cluster, prefix),
@@ -82,7 +82,7 @@ def one(condition: str) -> dict[str, Any]:
                 *program("continuer"),
                 "load",
                 *(f"--endpoint={endpoint}" for endpoint in cluster.endpoints),
-                *(f"--rate={RATE_PER_S}", f"--seconds={RUN_S}", "--images=cifar10-test-1000"),
+                *(f"--rate={RATE_PER_S}", f"--seconds={run_s}", "--images=cifar10-test-1000"),
                 *("--budget-ms=5000", f"--raw-log={directory}/raw.jsonl"),
             ],
             capture_output=True,
@@ -100,16 +100,16 @@ def one(condition: str) -> dict[str, Any]:
     }
 
 
-def campaign(directory: Path, conditions: tuple[str, ...], minutes: int) -> None:
-    """Fill the file up to so many runs per condition, interleaved."""
+def campaign(directory: Path, conditions: tuple[str, ...], runs: int, run_s: int = RUN_S) -> None:
+    """Fill the file up to so many runs of ``run_s`` per condition, interleaved."""
     directory.mkdir(parents=True, exist_ok=True)
     results = directory / "runs.jsonl"
-    for index in range(minutes):
+    for index in range(runs):
         for condition in conditions:
             done = sum(r["condition"] == condition for r in read(results))
             if done > index:
                 continue
-            record = one(condition)
+            record = one(condition, run_s)
             with results.open("a") as log:
                 log.write(json.dumps(record) + "\n")
             print(condition, record["failovers"], record["reasons"], file=sys.stderr)
