@@ -14,7 +14,7 @@ import msgspec
 from continuer.errors import ConfigError
 
 Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
-KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+KEY = re.compile(f"[{re.escape(Z85)}]{{40}}")
 Role = Literal["coordinator", "agent", "client", "observer", "operator"]
 
 
